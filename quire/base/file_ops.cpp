@@ -1,0 +1,207 @@
+#include "quire/base/file_ops.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstdio>
+#include <limits>
+#include <utility>
+
+#include "quire/base/error.h"
+
+namespace quire {
+namespace {
+
+// Linux moves at most 0x7ffff000 bytes per call; a smaller piece keeps Ctrl-C responsive on slow
+// disks.
+constexpr std::size_t kPieceBytes = std::size_t{1} << 28;
+
+/// Owns a file descriptor.
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  ~Descriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int get() const { return fd_; }
+  int release() { return std::exchange(fd_, -1); }
+
+ private:
+  int fd_;
+};
+
+const char* kind_of(mode_t mode) {
+  if (S_ISDIR(mode)) return "is a directory, not a file";
+  if (S_ISFIFO(mode)) return "is a named pipe, not a regular file";
+  if (S_ISSOCK(mode)) return "is a socket, not a regular file";
+  if (S_ISCHR(mode) || S_ISBLK(mode)) return "is a device, not a regular file";
+  return "is not a regular file";
+}
+
+int open_retrying(const char* path, int flags, mode_t mode = 0) {
+  int fd;
+  do {
+    fd = ::open(path, flags | O_CLOEXEC, mode);
+  } while (fd < 0 && errno == EINTR);
+  return fd;
+}
+
+class PosixFile final : public File {
+ public:
+  PosixFile(std::string path, int fd, std::uint64_t size)
+      : path_(std::move(path)), fd_(fd), size_(size) {}
+
+  std::uint64_t size() const override { return size_; }
+  const std::string& path() const override { return path_; }
+
+  void read_at(std::uint64_t offset, std::span<std::byte> out) const override {
+    std::uint64_t at = offset;
+    for (std::span<std::byte> rest = out; !rest.empty();) {
+      if (at > static_cast<std::uint64_t>(std::numeric_limits<off_t>::max())) ends_early(at);
+      const std::size_t wanted = std::min(rest.size(), kPieceBytes);
+      const ssize_t got = ::pread(fd_.get(), rest.data(), wanted, static_cast<off_t>(at));
+      if (got < 0 && errno == EINTR) continue;
+      if (got < 0) throw IoError(path_, "cannot read", errno);
+      if (got == 0) ends_early(at);
+      at += static_cast<std::uint64_t>(got);
+      rest = rest.subspan(static_cast<std::size_t>(got));
+    }
+  }
+
+ private:
+  [[noreturn]] void ends_early(std::uint64_t at) const {
+    throw FormatError(path_, at, "the file ends early");
+  }
+
+  std::string path_;
+  Descriptor fd_;
+  std::uint64_t size_;
+};
+
+/// The temporary file of one write: removed again unless it was renamed.
+class Temporary {
+ public:
+  explicit Temporary(const std::string& target) {
+    static std::atomic<unsigned> counter{0};
+    // Another process may hold the same name (a leftover of a crash with our number): try the next.
+    for (int attempt = 0; attempt < 100; ++attempt) {
+      path_ = concat(target, ".tmp-", static_cast<int>(::getpid()), "-", counter.fetch_add(1));
+      fd_ = open_retrying(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0666);
+      if (fd_ >= 0) return;
+      if (errno != EEXIST) break;
+    }
+    throw IoError(target, "cannot create a file beside it", errno);
+  }
+  ~Temporary() {
+    if (fd_ >= 0) ::close(fd_);
+    if (!path_.empty()) ::unlink(path_.c_str());
+  }
+  Temporary(const Temporary&) = delete;
+  Temporary& operator=(const Temporary&) = delete;
+
+  void write(const std::string& target, std::span<const std::byte> bytes) {
+    while (!bytes.empty()) {
+      const ssize_t put = ::write(fd_, bytes.data(), std::min(bytes.size(), kPieceBytes));
+      if (put < 0 && errno == EINTR) continue;
+      if (put < 0) throw IoError(target, "cannot write", errno);
+      bytes = bytes.subspan(static_cast<std::size_t>(put));
+    }
+  }
+
+  void publish(const std::string& target) {
+    if (::fsync(fd_) != 0) throw IoError(target, "cannot sync", errno);
+    if (::close(std::exchange(fd_, -1)) != 0) throw IoError(target, "cannot close", errno);
+    if (std::rename(path_.c_str(), target.c_str()) != 0) {
+      throw IoError(target, "cannot rename the finished file into place", errno);
+    }
+    path_.clear();
+  }
+
+ private:
+  std::string path_;
+  int fd_ = -1;
+};
+
+void sync_directory_of(const std::string& path) {
+  const std::size_t slash = path.rfind('/');
+  const std::string folder = slash == std::string::npos ? "."
+                             : slash == 0               ? "/"
+                                                        : path.substr(0, slash);
+  const Descriptor fd(open_retrying(folder.c_str(), O_RDONLY | O_DIRECTORY));
+  // Some file systems cannot sync a directory; there the rename itself is all the promise one gets.
+  if (fd.get() < 0 || (::fsync(fd.get()) != 0 && errno != EINVAL && errno != ENOTSUP)) {
+    throw IoError(folder, "cannot sync the directory", errno);
+  }
+}
+
+class PosixFileOps final : public FileOps {
+ public:
+  std::unique_ptr<File> open(const std::string& path) override {
+    // O_NONBLOCK: opening a named pipe must not wait for its writer. It means nothing for regular
+    // files.
+    Descriptor fd(open_retrying(path.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY));
+    if (fd.get() < 0) throw IoError(path, "cannot open", errno);
+    struct stat status {};
+    if (::fstat(fd.get(), &status) != 0) throw IoError(path, "cannot examine", errno);
+    if (!S_ISREG(status.st_mode)) throw IoError(path, kind_of(status.st_mode), 0);
+    const auto size = static_cast<std::uint64_t>(status.st_size);
+    return std::make_unique<PosixFile>(path, fd.release(), size);
+  }
+
+  void write_whole(const std::string& path,
+                   std::span<const std::span<const std::byte>> parts) override {
+    // The rename would replace a device or pipe by a plain file, which nobody means.
+    struct stat status {};
+    if (::stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode)) {
+      throw IoError(path, kind_of(status.st_mode), 0);
+    }
+    Temporary temporary(path);
+    for (const std::span<const std::byte> part : parts) temporary.write(path, part);
+    temporary.publish(path);
+    sync_directory_of(path);
+  }
+
+  bool exists(const std::string& path) override {
+    struct stat status {};
+    if (::stat(path.c_str(), &status) == 0) return true;
+    if (errno == ENOENT || errno == ENOTDIR) return false;
+    throw IoError(path, "cannot examine", errno);
+  }
+};
+
+FileOps& posix_file_ops() {
+  static PosixFileOps ops;
+  return ops;
+}
+
+std::atomic<FileOps*> installed{nullptr};
+
+}  // namespace
+
+FileOps& file_ops() {
+  FileOps* ops = installed.load(std::memory_order_acquire);
+  return ops != nullptr ? *ops : posix_file_ops();
+}
+
+FileOps* install_file_ops(FileOps* ops) {
+  return installed.exchange(ops, std::memory_order_acq_rel);
+}
+
+std::string read_text(const std::string& path, std::uint64_t limit) {
+  const std::unique_ptr<File> file = file_ops().open(path);
+  if (file->size() > limit) {
+    throw FormatError(path, concat("the file has ", file->size(), " bytes, the limit is ", limit));
+  }
+  std::string text(static_cast<std::size_t>(file->size()), '\0');
+  file->read_at(0, std::as_writable_bytes(std::span(text)));
+  return text;
+}
+
+}  // namespace quire

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+namespace quire {
+
+/// An open file for reading at offsets. All methods may be called from several threads.
+class File {
+ public:
+  virtual ~File() = default;
+  virtual std::uint64_t size() const = 0;  // when it was opened
+  /// Fills `out` from `offset`. Throws IoError; FormatError("the file ends early") when fewer bytes
+  /// are there than asked for.
+  virtual void read_at(std::uint64_t offset, std::span<std::byte> out) const = 0;
+  virtual const std::string& path() const = 0;
+};
+
+/// The only calls that touch files: tests inject faults by installing another one.
+class FileOps {
+ public:
+  virtual ~FileOps() = default;
+  /// A regular file (after symlinks). Throws IoError: absent, a directory, a FIFO, a device,
+  /// unreadable.
+  virtual std::unique_ptr<File> open(const std::string& path) = 0;
+  /// Writes `parts` to a temporary name beside `path`, syncs, and renames: the file appears whole
+  /// or not at all.
+  virtual void write_whole(const std::string& path,
+                           std::span<const std::span<const std::byte>> parts) = 0;
+  virtual bool exists(const std::string& path) = 0;
+};
+
+/// What the library uses: the operating system's files, or what a test installed.
+FileOps& file_ops();
+/// Returns the one before. Null restores the operating system's.
+FileOps* install_file_ops(FileOps* ops);
+
+/// The whole file as bytes, refused above `limit`. "-" is not special here.
+std::string read_text(const std::string& path, std::uint64_t limit);
+
+}  // namespace quire
