@@ -36,9 +36,9 @@ std::size_t padded(std::size_t bytes, std::size_t unit) { return (bytes + unit -
 
 Block allocate(std::size_t bytes) {
   if (bytes > (std::size_t{1} << 62)) return {};
-  const bool huge = bytes >= kHugeFrom;
-  // Whole huge pages only where the padding is small; the tail of a block may be ordinary pages.
   const std::size_t capacity = padded(bytes, bytes >= kCacheFrom ? std::size_t{4096} : kLine);
+  // By the capacity: a cached block then serves every request that fits it, also in its alignment.
+  const bool huge = capacity >= kHugeFrom;
   void* data = nullptr;
   if (::posix_memalign(&data, huge ? kHugePage : kLine, capacity) != 0) return {};
   if (huge) ::madvise(data, capacity, MADV_HUGEPAGE);  // advice: a refusal costs only speed
