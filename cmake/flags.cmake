@@ -1,0 +1,22 @@
+# Flags that every target of Quire gets, and the flags of each instruction set.
+# No -ffast-math; an FMA is written as an FMA, so contraction is off: it would move bits with inlining.
+
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release)
+endif()
+
+add_library(quire_flags INTERFACE)
+target_compile_features(quire_flags INTERFACE cxx_std_20)
+target_compile_options(quire_flags INTERFACE -ffp-contract=off -fno-math-errno)
+if(QUIRE_DEVELOPER)
+  target_compile_options(quire_flags INTERFACE
+    -Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow -Wnon-virtual-dtor -Werror)
+endif()
+
+# Instruction sets in order of preference; QUIRE_ISA at run time forces one (quire/base/isa.h).
+set(QUIRE_ISAS avx512 portable)
+set(QUIRE_ISA_FLAGS_avx512
+  -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mprefer-vector-width=512)
+set(QUIRE_ISA_FLAGS_portable "")

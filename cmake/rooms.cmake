@@ -1,0 +1,60 @@
+# quire_room(name HEADERS … SOURCES … SIMD … NEEDS … PRIVATE …)
+#
+# One static library per room: quire_<name>, exported as quire::<name>. Paths are relative to the room's folder.
+#   HEADERS  public headers, installed
+#   SOURCES  ordinary sources and private headers
+#   SIMD     sources compiled once per instruction set, in the namespace QUIRE_ISA_NS (quire/base/isa.h)
+#   NEEDS    the rooms it may call (its line in docs/architecture.md)
+#   PRIVATE  libraries that stay behind .cpp files
+set_property(GLOBAL PROPERTY QUIRE_ROOMS "")
+foreach(isa IN LISTS QUIRE_ISAS)
+  set_property(GLOBAL PROPERTY QUIRE_SIMD_${isa} "")  # object libraries of the kernels compiled for it
+endforeach()
+
+function(quire_room name)
+  cmake_parse_arguments(ROOM "" "" "HEADERS;SOURCES;SIMD;NEEDS;PRIVATE" ${ARGN})
+  set(target quire_${name})
+  add_library(${target} STATIC)
+  add_library(quire::${name} ALIAS ${target})
+  set_target_properties(${target} PROPERTIES EXPORT_NAME ${name} LINKER_LANGUAGE CXX QUIRE_NEEDS "${ROOM_NEEDS}")
+  target_compile_features(${target} PUBLIC cxx_std_20)
+  target_sources(${target} PRIVATE ${ROOM_SOURCES}
+    PUBLIC FILE_SET HEADERS BASE_DIRS ${PROJECT_SOURCE_DIR} FILES ${ROOM_HEADERS})
+  target_link_libraries(${target} PRIVATE $<BUILD_INTERFACE:quire_flags> ${ROOM_PRIVATE})
+  target_link_libraries(${target} PUBLIC fmt::fmt)
+  foreach(need IN LISTS ROOM_NEEDS)
+    target_link_libraries(${target} PUBLIC quire_${need})
+  endforeach()
+  foreach(isa IN LISTS QUIRE_ISAS)
+    if(ROOM_SIMD)
+      add_library(${target}_${isa} OBJECT ${ROOM_SIMD})
+      target_compile_definitions(${target}_${isa} PRIVATE QUIRE_ISA_NS=${isa} QUIRE_ISA_${isa}=1)
+      target_compile_options(${target}_${isa} PRIVATE ${QUIRE_ISA_FLAGS_${isa}})
+      target_include_directories(${target}_${isa} PRIVATE ${PROJECT_SOURCE_DIR})
+      target_link_libraries(${target}_${isa} PRIVATE quire_flags)
+      target_sources(${target} PRIVATE $<TARGET_OBJECTS:${target}_${isa}>)
+      set_property(GLOBAL APPEND PROPERTY QUIRE_SIMD_${isa} ${target}_${isa})
+    endif()
+  endforeach()
+  install(TARGETS ${target} EXPORT quireTargets FILE_SET HEADERS)
+  set_property(GLOBAL APPEND PROPERTY QUIRE_ROOMS ${name})
+endfunction()
+
+# quire_test(path [LABELS …] [NEEDS rooms…] [PRIVATE libs…])
+#
+# tests/<path>.cpp, one program named after the path; label `fast` unless told otherwise.
+function(quire_test path)
+  cmake_parse_arguments(TEST "" "" "LABELS;NEEDS;PRIVATE" ${ARGN})
+  string(REPLACE "/" "_" name ${path})
+  add_executable(${name} ${PROJECT_SOURCE_DIR}/tests/${path}.cpp)
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
+  target_compile_definitions(${name} PRIVATE QUIRE_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  set(rooms ${TEST_NEEDS})
+  list(TRANSFORM rooms PREPEND quire_)
+  target_link_libraries(${name} PRIVATE quire_flags ${rooms} ${TEST_PRIVATE} GTest::gtest GTest::gmock GTest::gtest_main)
+  if(NOT TEST_LABELS)
+    set(TEST_LABELS fast)
+  endif()
+  add_test(NAME ${path} COMMAND ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+  set_tests_properties(${path} PROPERTIES LABELS "${TEST_LABELS}")
+endfunction()
