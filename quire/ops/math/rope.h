@@ -1,0 +1,86 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "quire/tensor/tensor.h"
+
+namespace quire {
+
+/// Which two numbers of a head turn together. kInterleaved: 2i and 2i + 1 (GGUF's llama
+/// architecture). kHalfSplit: i and i + R/2 (Hugging Face folders, GGUF's qwen and gemma).
+enum class RopePairing : std::uint8_t { kInterleaved, kHalfSplit };
+
+/// How the frequencies of a model are changed for contexts longer than those it was first trained
+/// on.
+enum class RopeScaling : std::uint8_t { kNone, kLinear, kYarn, kLlama3 };
+
+/// What a model says about its rotary embedding. Pair i turns by f(i) a position; unscaled,
+/// f(i) = theta^(−2i / R) / factors[i]. kLinear divides by `factor`. kYarn divides slow pairs,
+/// keeps fast ones, blends between, and scales cos and sin by the attention factor (so scores by
+/// its square). kLlama3 does so by wavelength, without an attention factor.
+struct RopeSpec {
+  RopePairing pairing = RopePairing::kHalfSplit;
+  std::int64_t rotary = 0;  // R: the first R numbers of a head turn, the rest stay; even, at most K
+  double theta = 10000;     // > 1
+  std::vector<float> factors;  // empty, or R/2 divisors > 0 (GGUF's rope_freqs.weight)
+
+  RopeScaling scaling = RopeScaling::kNone;
+  double factor = 1;  // > 0; all but kNone
+  double original_context =
+      0;                  // > 0; kYarn, kLlama3: the context that the model was first trained on
+  double beta_fast = 32;  // kYarn: pairs that turn more often than this within it are kept
+  double beta_slow = 1;   // kYarn: pairs that turn less often are divided
+  double attention_factor =
+      0;                 // kYarn: multiplies cos and sin; 0 means yarn_attention_factor(factor)
+  bool truncate = true;  // kYarn: the blend begins and ends at whole pairs
+  double low_frequency_factor = 1;  // kLlama3: wavelengths over original_context / this are divided
+  double high_frequency_factor = 4;  // kLlama3: wavelengths under original_context / this are kept
+};
+
+/// 0.1 · ln(factor) + 1, or 1 for a factor of at most 1. GGUF's rope.scaling.attn_factor (1 when
+/// absent) multiplies this.
+double yarn_attention_factor(double factor);
+
+/// f(i) of each pair, in radians per position, [R/2].
+/// Throws ArgumentError for a field out of range, naming it.
+/// Source: Su et al. 2021 (RoPE); Chen et al. 2023 (linear); Peng et al. 2023 (YaRN); the Llama 3.1
+/// model card's code.
+std::vector<double> rope_frequencies(const RopeSpec& spec);
+
+/// The cosines and sines of a RopeSpec, made for 64 positions at a time when first asked for, and
+/// kept: R · 4 bytes a position. Angles are computed in double and rounded once, so position 10
+/// million is as exact as position 1. May be used from several threads.
+class RopeTable {
+ public:
+  /// Throws ArgumentError as rope_frequencies does.
+  explicit RopeTable(RopeSpec spec);
+  ~RopeTable();
+  RopeTable(RopeTable&&) noexcept;
+  RopeTable& operator=(RopeTable&&) noexcept;
+
+  const RopeSpec& spec() const;
+
+  /// Turns each pair (a, b) of row n and head h by the angle α = position[n] · f(i), in place:
+  ///
+  ///   a' = m · (a · cos α − b · sin α)      b' = m · (a · sin α + b · cos α)      m: attention
+  ///   factor
+  ///
+  /// x_NHK      f32, the last dimension contiguous, rows and heads at any stride but 0
+  /// positions  [N], each in [0, 2^40)
+  ///
+  /// Throws  ArgumentError on shapes, dtypes, strides, K < R, and positions (with the value).
+  /// Order   element by element: bits depend on nothing but the pair and its position.
+  void apply(Tensor& x_NHK, std::span<const std::int64_t> positions) const;
+
+  /// The same for rows at first, first + 1, …
+  void apply(Tensor& x_NHK, std::int64_t first) const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace quire
