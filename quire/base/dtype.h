@@ -1,13 +1,11 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <string_view>
 
-namespace quire {
+#include "quire/base/dtype_enum.h"
 
-/// Element types of tensors. Quantized weights are a type of their own: quire/ops/matmul/weight.h.
-enum class DType : std::uint8_t { kF64, kF32, kBF16, kF16, kI64, kI32, kI16, kI8, kU8, kBool };
+namespace quire {
 
 /// Bytes of one element.
 std::size_t size_of(DType dtype);

@@ -5,6 +5,8 @@
 
 namespace quire {
 
+// Always inlined: sources that are compiled for several instruction sets use these, and must not share a compiled copy.
+
 /// IEEE 754 binary16, storage only: convert to float to compute.
 struct Half {
   std::uint16_t bits = 0;
@@ -16,10 +18,10 @@ struct BFloat16 {
 };
 
 /// Exact.
-constexpr float to_float(BFloat16 x) { return std::bit_cast<float>(std::uint32_t{x.bits} << 16); }
+[[gnu::always_inline]] constexpr float to_float(BFloat16 x) { return std::bit_cast<float>(std::uint32_t{x.bits} << 16); }
 
 /// Exact, subnormals and NaN payloads included.
-constexpr float to_float(Half x) {
+[[gnu::always_inline]] constexpr float to_float(Half x) {
   const std::uint32_t sign = std::uint32_t{x.bits & 0x8000u} << 16;
   const std::uint32_t rest = x.bits & 0x7fffu;
   if (rest >= 0x7c00u) return std::bit_cast<float>(sign | 0x7f800000u | (rest & 0x3ffu) << 13);
@@ -29,14 +31,14 @@ constexpr float to_float(Half x) {
 }
 
 /// Round to nearest, ties to even; NaN stays a (quiet) NaN.
-constexpr BFloat16 to_bfloat16(float x) {
+[[gnu::always_inline]] constexpr BFloat16 to_bfloat16(float x) {
   const std::uint32_t bits = std::bit_cast<std::uint32_t>(x);
   if ((bits & 0x7fffffffu) > 0x7f800000u) return {static_cast<std::uint16_t>(bits >> 16 | 0x40u)};
   return {static_cast<std::uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16)};
 }
 
 /// Round to nearest, ties to even; overflow gives infinity, NaN stays a (quiet) NaN.
-constexpr Half to_half(float x) {
+[[gnu::always_inline]] constexpr Half to_half(float x) {
   const std::uint32_t bits = std::bit_cast<std::uint32_t>(x);
   const std::uint32_t sign = bits >> 16 & 0x8000u;
   const std::uint32_t rest = bits & 0x7fffffffu;

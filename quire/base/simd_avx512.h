@@ -1,0 +1,115 @@
+#pragma once
+
+// AVX-512 with VNNI. See simd.h; simd_portable.h says the same in plain loops.
+
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC 12 takes the deliberately undefined operands inside its own intrinsics for our mistake.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+#else
+#include <immintrin.h>
+#endif
+
+#include <cstddef>
+#include <cstdint>
+
+#define QUIRE_INLINE [[gnu::always_inline]] static inline
+
+namespace quire::kernel::QUIRE_ISA_NS {
+
+struct F32 {
+  __m512 v;
+};
+struct I32 {
+  __m512i v;
+};
+/// 64 bytes; as operand of dot4, 16 groups of 4.
+struct Bytes {
+  __m512i v;
+};
+
+QUIRE_INLINE __mmask16 first(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
+
+QUIRE_INLINE F32 zero() { return {_mm512_setzero_ps()}; }
+QUIRE_INLINE F32 set1(float x) { return {_mm512_set1_ps(x)}; }
+QUIRE_INLINE F32 load(const float* p) { return {_mm512_loadu_ps(p)}; }
+QUIRE_INLINE void store(float* p, F32 x) { _mm512_storeu_ps(p, x.v); }
+/// The first n of 16 lanes; the others read as 0 and are not written.
+QUIRE_INLINE F32 load_first(const float* p, int n) { return {_mm512_maskz_loadu_ps(first(n), p)}; }
+QUIRE_INLINE void store_first(float* p, F32 x, int n) { _mm512_mask_storeu_ps(p, first(n), x.v); }
+
+QUIRE_INLINE F32 add(F32 a, F32 b) { return {_mm512_add_ps(a.v, b.v)}; }
+QUIRE_INLINE F32 sub(F32 a, F32 b) { return {_mm512_sub_ps(a.v, b.v)}; }
+QUIRE_INLINE F32 mul(F32 a, F32 b) { return {_mm512_mul_ps(a.v, b.v)}; }
+QUIRE_INLINE F32 div(F32 a, F32 b) { return {_mm512_div_ps(a.v, b.v)}; }
+QUIRE_INLINE F32 fma(F32 a, F32 b, F32 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+/// The second operand where either is NaN.
+QUIRE_INLINE F32 max(F32 a, F32 b) { return {_mm512_max_ps(a.v, b.v)}; }
+QUIRE_INLINE F32 min(F32 a, F32 b) { return {_mm512_min_ps(a.v, b.v)}; }
+QUIRE_INLINE F32 abs(F32 a) { return {_mm512_abs_ps(a.v)}; }
+QUIRE_INLINE F32 sqrt(F32 a) { return {_mm512_sqrt_ps(a.v)}; }
+/// To the nearest integer, ties to even.
+QUIRE_INLINE F32 round(F32 a) {
+  return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+/// x · 2^n for whole n.
+QUIRE_INLINE F32 scale_by_power(F32 x, F32 n) { return {_mm512_scalef_ps(x.v, n.v)}; }
+/// a < b ? yes : no, per lane; a NaN gives no.
+QUIRE_INLINE F32 select_less(F32 a, F32 b, F32 yes, F32 no) {
+  return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ), no.v, yes.v)};
+}
+/// Lanes [begin, end) of x, `other` elsewhere; 0 <= begin <= end <= 16.
+QUIRE_INLINE F32 keep_lanes(F32 x, int begin, int end, F32 other) {
+  return {_mm512_mask_blend_ps(static_cast<__mmask16>(first(end) & ~first(begin)), other.v, x.v)};
+}
+/// True when every lane is finite.
+QUIRE_INLINE bool all_finite(F32 x) { return _mm512_fpclass_ps_mask(x.v, 0x99) == 0; }
+/// In one fixed tree.
+QUIRE_INLINE float reduce_add(F32 x) { return _mm512_reduce_add_ps(x.v); }
+QUIRE_INLINE float reduce_max(F32 x) { return _mm512_reduce_max_ps(x.v); }
+
+QUIRE_INLINE F32 load_f16(const void* p) {
+  return {_mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)))};
+}
+QUIRE_INLINE F32 load_bf16(const void* p) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(
+      _mm512_cvtepu16_epi32(_mm256_loadu_si256(static_cast<const __m256i*>(p))), 16))};
+}
+QUIRE_INLINE F32 load_i8(const void* p) {
+  return {
+      _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p))))};
+}
+QUIRE_INLINE F32 load_u8(const void* p) {
+  return {
+      _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p))))};
+}
+/// Round to nearest, ties to even.
+QUIRE_INLINE void store_f16(void* p, F32 x) {
+  _mm256_storeu_si256(static_cast<__m256i*>(p),
+                      _mm512_cvtps_ph(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
+QUIRE_INLINE I32 set1_i32(std::int32_t x) { return {_mm512_set1_epi32(x)}; }
+QUIRE_INLINE F32 to_f32(I32 x) { return {_mm512_cvtepi32_ps(x.v)}; }
+/// Whole numbers in [-128, 127], as 16 bytes.
+QUIRE_INLINE void store_i8(void* p, F32 x) {
+  _mm_storeu_si128(static_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(x.v)));
+}
+
+QUIRE_INLINE Bytes load_bytes(const void* p) { return {_mm512_loadu_si512(p)}; }
+QUIRE_INLINE void store_bytes(void* p, Bytes x) { _mm512_storeu_si512(p, x.v); }
+QUIRE_INLINE Bytes low_nibbles(Bytes x) { return {_mm512_and_si512(x.v, _mm512_set1_epi8(15))}; }
+QUIRE_INLINE Bytes high_nibbles(Bytes x) { return low_nibbles({_mm512_srli_epi16(x.v, 4)}); }
+/// The same 4 bytes 16 times.
+QUIRE_INLINE Bytes repeat4(const void* p) {
+  std::int32_t word;
+  __builtin_memcpy(&word, p, 4);
+  return {_mm512_set1_epi32(word)};
+}
+/// acc[i] += Σ_j unsigned a[4i+j] · signed b[4i+j], without saturation.
+QUIRE_INLINE I32 dot4(I32 acc, Bytes a, Bytes b) { return {_mm512_dpbusd_epi32(acc.v, a.v, b.v)}; }
+
+}  // namespace quire::kernel::QUIRE_ISA_NS

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <cstdint>
+
+#include "quire/ops/attention/attention_spec.h"
+#include "quire/ops/attention/kv_view.h"
+#include "quire/tensor/tensor.h"
+
+namespace quire {
+
+struct AttentionResult {
+  Tensor out_NHU;  // the dtype of q
+  Tensor lse_NH;   // f32, natural logarithm; −inf for a row that sees no key (its out is 0)
+};
+
+/// Softmax attention of ragged queries over paged keys and values.
+///
+/// q_NHK    f32, bf16 or f16        sequence b owns rows [start[b], start[b+1])
+/// start_J  i32 [B+1], start[0] = 0, ascending; zero lengths are legal
+/// kv       the view; H must be a multiple of G, query head h reads kv head h / (H/G)
+///
+/// Throws     ArgumentError on shapes, dtypes, a page number outside the pool, lengths beyond the
+/// table, or an alignment left unset. Order      a partial result per 256 key positions, in tiles
+/// of 64, merged in order: bits depend neither on threads, nor on
+///            how many queries come at once, nor on where pages lie. A key that is masked is
+///            skipped: NaN in it reaches nothing.
+/// Memory     the result and per-thread tiles.
+/// Source     Milakov and Gimelshein 2018 (online softmax); Dao et al. 2022 (tiles).
+AttentionResult attention(const Tensor& q_NHK, const Tensor& start_J, const KvView& kv,
+                          const AttentionSpec& spec);
+
+/// The softmax over the union of two disjoint sets of keys, from the result over each: out and lse
+/// of `b` merged into `a`. Total: an empty part (lse −inf) changes nothing; two empty parts give 0
+/// and −inf.
+AttentionResult merge_attention(const AttentionResult& a, const AttentionResult& b);
+
+/// What attention_backward adds to; null leaves one out.
+struct AttentionGradients {
+  Tensor dq_NHK;             // written
+  void* dk_pages = nullptr;  // f32, added to, the strides of k_pages; a page that several sequences
+                             // see gets the sum
+  void* dv_pages = nullptr;
+  float* dbias = nullptr;
+  float* dslope_H = nullptr;
+  float* dsink_H = nullptr;
+};
+
+/// Gradients of attention(). `out` and `lse` are as returned (or the final ones of a merge);
+/// dlse_NH may be empty. Declared here so that callers can be written against it; this build throws
+/// ArgumentError("attention_backward is not built yet").
+void attention_backward(AttentionGradients& gradients, const Tensor& dout_NHU,
+                        const Tensor& dlse_NH, const Tensor& q_NHK, const Tensor& start_J,
+                        const KvView& kv, const AttentionSpec& spec, const AttentionResult& result);
+
+}  // namespace quire

@@ -1,0 +1,202 @@
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "quire/base/thread_pool.h"
+#include "quire/ops/attention/attention_kernel.h"
+#include "quire/ops/attention/visible.h"
+
+namespace quire::kernel {
+namespace {
+
+// Rows that share a tile: enough to pay for widening it, few enough for their scores and outputs to
+// stay in L2.
+constexpr std::int64_t kTileRows = 192;
+// Up to so many rows, the chunks of one kv head are computed apart, by several threads, and merged
+// afterwards.
+constexpr std::int64_t kSplitRows = 32;
+
+float* scratch(std::int64_t count) {
+  thread_local std::vector<float> memory;
+  if (memory.size() < static_cast<std::size_t>(count))
+    memory.resize(static_cast<std::size_t>(count));
+  return memory.data();
+}
+
+/// Rows of one kv head, and the chunks that any of them sees.
+struct Block {
+  AttentionRows rows;
+  std::int64_t first_chunk, end_chunk;
+  bool split;
+};
+
+/// One piece of work: all chunks of a block, or one chunk of a split block.
+struct Piece {
+  std::size_t block;
+  std::int64_t chunk;
+};
+
+class Run {
+ public:
+  explicit Run(const AttentionForward& args)
+      : a_(args), group_(args.H / args.kv.G), width_((args.kv.U + 15) / 16 * 16) {
+    for (std::int64_t b = 0; b < a_.B; ++b)
+      for (std::int64_t g = 0; g < a_.kv.G; ++g) add_blocks(b, g);
+    // The longest first, so that no thread begins a long piece when the others end.
+    std::stable_sort(pieces_.begin(), pieces_.end(),
+                     [&](const Piece& x, const Piece& y) { return cost(x) > cost(y); });
+  }
+
+  void operator()() {
+    states_.resize(static_cast<std::size_t>(split_floats_));
+    thread_pool().run(static_cast<std::int64_t>(pieces_.size()),
+                      [&](std::int64_t i) { compute(pieces_[static_cast<std::size_t>(i)]); });
+    for (std::size_t i = 0; i < blocks_.size(); ++i) {
+      if (blocks_[i].split) merge(i);
+    }
+  }
+
+ private:
+  std::int64_t count(const Block& block) const {
+    return (block.rows.last - block.rows.first) * group_;
+  }
+  std::int64_t state_floats(const Block& block) const { return count(block) * (width_ + 2); }
+  SoftmaxState state_at(float* memory, std::int64_t rows) const {
+    return {memory, memory + rows, memory + 2 * rows};
+  }
+
+  double cost(const Piece& piece) const {
+    const Block& block = blocks_[piece.block];
+    return static_cast<double>(count(block)) *
+           static_cast<double>(block.split ? 1 : block.end_chunk - block.first_chunk);
+  }
+
+  void add_blocks(std::int64_t b, std::int64_t g) {
+    const std::int64_t T = a_.start_J[b + 1] - a_.start_J[b];
+    const std::int64_t start = view_first(a_.kv, b, g);
+    const KeyRange keys{start, start + view_length(a_.kv, b, g)};
+    const std::int64_t step =
+        T * group_ <= kSplitRows ? T : std::max<std::int64_t>(1, kTileRows / group_);
+    for (std::int64_t first = 0; first < T; first += step) {
+      Block block{{b, g, first, std::min(T, first + step)}, 0, 0, T * group_ <= kSplitRows};
+      const KeyRange low = visible(a_.spec, keys, query_position(a_.spec, keys, first, T));
+      const KeyRange high =
+          visible(a_.spec, keys, query_position(a_.spec, keys, block.rows.last - 1, T));
+      if (std::max(low.begin, keys.begin) < high.end) {
+        block.first_chunk = low.begin / kChunkKeys;
+        block.end_chunk = (high.end + kChunkKeys - 1) / kChunkKeys;
+      }
+      const std::size_t index = blocks_.size();
+      blocks_.push_back(block);
+      offsets_.push_back(split_floats_);
+      if (!block.split) {
+        pieces_.push_back({index, 0});
+        continue;
+      }
+      split_floats_ += state_floats(block) * (block.end_chunk - block.first_chunk);
+      for (std::int64_t chunk = block.first_chunk; chunk < block.end_chunk; ++chunk)
+        pieces_.push_back({index, chunk});
+    }
+  }
+
+  void compute(const Piece& piece) {
+    const Block& block = blocks_[piece.block];
+    const std::int64_t rows = count(block), own = attention_scratch(rows, a_.kv.K, width_);
+    const auto kernel = QUIRE_FOR_ISA(attention_chunk);
+    if (block.split) {
+      float* state = states_.data() + offsets_[piece.block] +
+                     (piece.chunk - block.first_chunk) * state_floats(block);
+      kernel(a_, block.rows, piece.chunk, state_at(state, rows), scratch(own));
+      return;
+    }
+    float* memory = scratch(own + 2 * state_floats(block));
+    const SoftmaxState total = state_at(memory + own, rows),
+                       part = state_at(memory + own + state_floats(block), rows);
+    clear(total, rows);
+    for (std::int64_t chunk = block.first_chunk; chunk < block.end_chunk; ++chunk) {
+      if (kernel(a_, block.rows, chunk, part, memory))
+        QUIRE_FOR_ISA(merge_states)(total, part, rows, width_);
+    }
+    finish(block, total);
+  }
+
+  void clear(const SoftmaxState& state, std::int64_t rows) const {
+    std::fill_n(state.max_R, rows, -std::numeric_limits<float>::infinity());
+    std::fill_n(state.sum_R, rows, 0.0f);
+    std::fill_n(state.out_RU, rows * width_, 0.0f);
+  }
+
+  void merge(std::size_t index) {
+    const Block& block = blocks_[index];
+    const std::int64_t rows = count(block);
+    const SoftmaxState total = state_at(scratch(state_floats(block)), rows);
+    clear(total, rows);
+    for (std::int64_t i = 0; i < block.end_chunk - block.first_chunk; ++i) {
+      const SoftmaxState part =
+          state_at(states_.data() + offsets_[index] + i * state_floats(block), rows);
+      QUIRE_FOR_ISA(merge_states)(total, part, rows, width_);
+    }
+    finish(block, total);
+  }
+
+  /// A sink is one more key without a value; then the division.
+  void finish(const Block& block, const SoftmaxState& state) const {
+    const std::int64_t rows = count(block);
+    std::vector<float> nothing(a_.spec.sink_H == nullptr ? 0 : static_cast<std::size_t>(width_),
+                               0.0f);
+    for (std::int64_t r = 0; r < rows; ++r) {
+      const std::int64_t h = block.rows.g * group_ + r % group_;
+      const std::int64_t n = a_.start_J[block.rows.b] + block.rows.first + r / group_;
+      const SoftmaxState row{state.max_R + r, state.sum_R + r, state.out_RU + r * width_};
+      if (a_.spec.sink_H != nullptr) {
+        float sink = a_.spec.sink_H[h], one = 1.0f;
+        QUIRE_FOR_ISA(merge_states)(row, {&sink, &one, nothing.data()}, 1, width_);
+      }
+      QUIRE_FOR_ISA(finish_row)
+      (row.out_RU, *row.sum_R, a_.kv.U, a_.out_NHU + (n * a_.H + h) * a_.kv.U);
+      a_.lse_NH[n * a_.H + h] = *row.sum_R == 0.0f
+                                    ? -std::numeric_limits<float>::infinity()
+                                    : static_cast<float>(static_cast<double>(*row.max_R) +
+                                                         std::log(static_cast<double>(*row.sum_R)));
+    }
+  }
+
+  const AttentionForward& a_;
+  std::int64_t group_, width_;
+  std::vector<Block> blocks_;
+  std::vector<std::int64_t> offsets_;  // of a split block's states
+  std::vector<Piece> pieces_;
+  std::vector<float> states_;
+  std::int64_t split_floats_ = 0;
+};
+
+}  // namespace
+
+void attention_cpu(const AttentionForward& args) {
+  Run run(args);
+  run();
+}
+
+void merge_attention_cpu(const MergeAttention& args) {
+  thread_pool().run(args.rows, [&](std::int64_t r) {
+    const double a = static_cast<double>(args.lse_a[r]), b = static_cast<double>(args.lse_b[r]);
+    const double largest = std::max(a, b);
+    const bool empty = largest == -std::numeric_limits<double>::infinity();
+    const double weight_a = empty ? 0 : std::exp(a - largest),
+                 weight_b = empty ? 0 : std::exp(b - largest);
+    const double sum = weight_a + weight_b;
+    args.lse[r] = empty ? -std::numeric_limits<float>::infinity()
+                        : static_cast<float>(largest + std::log(sum));
+    for (std::int64_t u = 0; u < args.U; ++u) {
+      // A part of weight 0 is passed over: it may hold anything.
+      const std::int64_t i = r * args.U + u;
+      double value = 0;
+      if (weight_a != 0) value += weight_a * static_cast<double>(args.out_a[i]);
+      if (weight_b != 0) value += weight_b * static_cast<double>(args.out_b[i]);
+      args.out[i] = empty ? 0.0f : static_cast<float>(value / sum);
+    }
+  });
+}
+
+}  // namespace quire::kernel

@@ -1,0 +1,66 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "quire/base/isa.h"
+#include "quire/ops/attention/attention_spec.h"
+#include "quire/ops/attention/kv_view.h"
+
+namespace quire::kernel {
+
+inline constexpr int kTileKeys = 64;  // one test of the running maximum per tile
+inline constexpr std::int64_t kChunkKeys =
+    256;  // a partial result covers these key positions, wherever they lie
+
+/// attention() with everything checked and made plain.
+struct AttentionForward {
+  const float* q_NHK;  // contiguous
+  const std::int32_t* start_J;
+  KvView kv;
+  AttentionSpec spec;  // scale resolved, alignment chosen
+  float* out_NHU;
+  float* lse_NH;
+  std::int64_t B, N, H;
+};
+void attention_cpu(const AttentionForward& args);
+
+/// out and lse of `b` merged into those of `a`: rows × U.
+struct MergeAttention {
+  const float *out_a, *lse_a, *out_b, *lse_b;
+  float *out, *lse;
+  std::int64_t rows, U;
+};
+void merge_attention_cpu(const MergeAttention& args);
+
+/// Running softmax of R rows: maximum, sum, and the unnormalised output with rows of `width` floats
+/// (U rounded up to 16).
+struct SoftmaxState {
+  float* max_R;
+  float* sum_R;
+  float* out_RU;
+};
+
+/// Queries [first, last) of sequence `b` with the heads of kv head `g` are rows (query − first) ·
+/// H/G + head.
+struct AttentionRows {
+  std::int64_t b, g, first, last;
+};
+
+/// Floats that attention_chunk needs beside the state: tiles of keys and values, scores, and what
+/// belongs to a key.
+constexpr std::int64_t attention_scratch(std::int64_t rows, std::int64_t K, std::int64_t width) {
+  return kTileKeys * (K + width + rows + 4) + rows + 64;
+}
+
+/// The softmax over the keys of one chunk (positions [chunk · 256, chunk · 256 + 256)), from an
+/// empty state. False when no row sees a key.
+QUIRE_DECLARE_KERNEL(bool, attention_chunk, const AttentionForward& args, const AttentionRows& rows,
+                     std::int64_t chunk, const SoftmaxState& state, float* scratch)
+/// Merges the state of a later chunk into `into`, which may be empty (max −inf): exact there.
+QUIRE_DECLARE_KERNEL(void, merge_states, const SoftmaxState& into, const SoftmaxState& later,
+                     std::int64_t rows, std::int64_t width)
+/// out[0, U) = state / sum of one row; zeros when the row saw no key.
+QUIRE_DECLARE_KERNEL(void, finish_row, const float* state_U, float sum, std::int64_t U, float* out)
+
+}  // namespace quire::kernel

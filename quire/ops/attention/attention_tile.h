@@ -1,0 +1,210 @@
+#pragma once
+
+// 64 key positions of one kv head as the compute kernel wants them: keys in 4 blocks of 16 (element
+// k of key i at k·16 + i), values in rows. Where the cache already stores them so, the tile points
+// into it; else it is gathered and widened to f32.
+
+#include "quire/base/simd.h"
+#include "quire/ops/attention/attention_kernel.h"
+#include "quire/ops/attention/visible.h"
+#include "quire/ops/tile/panel_product.h"
+
+namespace quire::kernel::QUIRE_ISA_NS {
+
+struct Tile {
+  DType dtype;  // of k and v
+  const std::byte* k;
+  std::int64_t k_block_bytes, k_step_bytes;
+  const std::byte* v;  // of the tile's first position
+  std::int64_t v_step_bytes;
+  const float *k_scale, *v_scale, *bias;  // of 64 positions, or null
+  std::int64_t position;                  // of lane 0
+  int begin, end;                         // lanes that hold keys
+  bool finite;  // no NaN or infinity among the values; unknown counts as no
+};
+
+/// Scratch of a tile: [64 · K] keys, [64 · width] values, 3 · 64 floats.
+struct TileMemory {
+  float *k, *v, *k_scale, *v_scale, *bias;
+};
+
+template <class F>
+QUIRE_INLINE void with_load(DType dtype, F&& f) {
+  switch (dtype) {
+    case DType::kF16:
+      return f(LoadF16{});
+    case DType::kBF16:
+      return f(LoadBF16{});
+    case DType::kI8:
+      return f(LoadI8{});
+    default:
+      return f(LoadF32{});
+  }
+}
+
+/// The page that holds slot `slot` of a sequence, and the slot inside it.
+struct Place {
+  std::int64_t page, slot;
+};
+
+QUIRE_INLINE Place place_of(const KvView& kv, std::int64_t b, std::int64_t g, std::int64_t slot) {
+  const std::int64_t w = slot / kv.Z;
+  std::int64_t page = b;
+  if (kv.table != nullptr && kv.table_start_J != nullptr) {
+    page = kv.table[kv.table_start_J[b] + w];
+  } else if (kv.table != nullptr) {
+    page = kv.table_head_stride == 0 ? kv.table[b * kv.W + w]
+                                     : kv.table[(b * kv.G + g) * kv.table_head_stride + w];
+  }
+  return {page, slot - w * kv.Z};
+}
+
+template <class Load>
+QUIRE_INLINE float one(const std::byte* p) {
+  alignas(64) std::byte sixteen[64] = {};
+  __builtin_memcpy(sixteen, p, static_cast<std::size_t>(Load::kBytes));
+  alignas(64) float out[16];
+  store(out, Load::at(sixteen));
+  return out[0];
+}
+
+/// n floats (any n) from stored elements, without reading past them.
+template <class Load>
+QUIRE_INLINE void widen_row(const std::byte* from, std::int64_t n, float* to) {
+  std::int64_t i = 0;
+  for (; i + 16 <= n; i += 16) store(to + i, Load::at(from + i * Load::kBytes));
+  if (i < n) {
+    alignas(64) std::byte rest[64] = {};
+    __builtin_memcpy(rest, from + i * Load::kBytes,
+                     static_cast<std::size_t>((n - i) * Load::kBytes));
+    store_first(to + i, Load::at(rest), static_cast<int>(n - i));
+  }
+}
+
+/// One key of the view into lane `lane` of the blocked tile.
+template <class Load>
+void gather_key(const KvView& kv, Place at, std::int64_t g, int lane, float* k_tile) {
+  const auto* pages = static_cast<const std::byte*>(kv.k_pages);
+  float* to = k_tile + lane / 16 * 16 * kv.K + lane % 16;
+  const std::int64_t base = at.page * kv.k_strides.page + g * kv.k_strides.head;
+  const bool blocks = kv.k_layout == KLayout::kBlocks;
+  const std::int64_t start =
+      blocks ? at.slot / 16 * 16 * kv.k_strides.slot + at.slot % 16 : at.slot * kv.k_strides.slot;
+  const std::int64_t step = blocks ? 16 : 1;
+  for (std::int64_t k = 0; k < kv.K; ++k)
+    to[16 * k] = one<Load>(pages + (base + start + step * k) * Load::kBytes);
+}
+
+/// Keys that lie as rows `stride` elements apart into lanes [lane, lane + n) of a block of 16,
+/// through a small square.
+template <class Load>
+void gather_key_rows(const std::byte* from, std::int64_t stride, std::int64_t K, int lane, int n,
+                     float* block) {
+  alignas(64) float square[16][16];
+  for (std::int64_t k = 0; k < K; k += 16) {
+    const std::int64_t width = K - k < 16 ? K - k : 16;
+    for (int i = 0; i < n; ++i)
+      widen_row<Load>(from + (i * stride + k) * Load::kBytes, width, square[i]);
+    for (std::int64_t j = 0; j < width; ++j)
+      for (int i = 0; i < n; ++i) block[(k + j) * 16 + lane + i] = square[i][j];
+  }
+}
+
+/// Keys of the slots from `at` on into the lanes from `lane` on, up to the end of a block of 16, of
+/// the page, or of the tile. Returns how many. A stored block is taken whole, also over the end:
+/// those lanes are masked.
+template <class Load>
+int gather_keys(const KvView& kv, Place at, std::int64_t g, int lane, int end, float* k_tile) {
+  const auto* k = static_cast<const std::byte*>(kv.k_pages) +
+                  (at.page * kv.k_strides.page + g * kv.k_strides.head) * Load::kBytes;
+  float* block = k_tile + lane / 16 * 16 * kv.K;
+  std::int64_t n = 16 - lane % 16;
+  if (kv.Z - at.slot < n) n = kv.Z - at.slot;
+  if (kv.k_layout == KLayout::kBlocks) {
+    if (n == 16 && at.slot % 16 == 0) {
+      widen_row<Load>(k + at.slot * kv.k_strides.slot * Load::kBytes, 16 * kv.K, block);
+      return end - lane < 16 ? end - lane : 16;
+    }
+    gather_key<Load>(kv, at, g, lane, k_tile);
+    return 1;
+  }
+  if (end - lane < n) n = end - lane;
+  gather_key_rows<Load>(k + at.slot * kv.k_strides.slot * Load::kBytes, kv.k_strides.slot, kv.K,
+                        lane % 16, static_cast<int>(n), block);
+  return static_cast<int>(n);
+}
+
+template <class Load>
+void gather(const KvView& kv, std::int64_t b, std::int64_t g, std::int64_t first_slot, Tile& tile,
+            const TileMemory& m, std::int64_t width) {
+  if (tile.begin > 0 || tile.end < kTileKeys) {
+    __builtin_memset(m.k, 0, static_cast<std::size_t>(kTileKeys * kv.K) * sizeof(float));
+  }
+  bool finite = true;
+  for (int lane = tile.begin; lane < tile.end;) {
+    const Place at = place_of(kv, b, g, first_slot + lane);
+    const int n = gather_keys<Load>(kv, at, g, lane, tile.end, m.k);
+    const auto* v =
+        static_cast<const std::byte*>(kv.v_pages) +
+        (at.page * kv.v_strides.page + at.slot * kv.v_strides.slot + g * kv.v_strides.head) *
+            Load::kBytes;
+    for (int i = 0; i < n; ++i) {
+      float* row = m.v + (lane + i) * width;
+      if (kv.U < width) store(row + width - 16, zero());
+      widen_row<Load>(v + i * kv.v_strides.slot * Load::kBytes, kv.U, row);
+      for (std::int64_t u = 0; u < width; u += 16) finite = finite && all_finite(load(row + u));
+    }
+    lane += n;
+  }
+  tile.dtype = DType::kF32;
+  tile.k = reinterpret_cast<const std::byte*>(m.k);
+  tile.k_block_bytes = 64 * kv.K;
+  tile.k_step_bytes = 64;
+  tile.v = reinterpret_cast<const std::byte*>(m.v);
+  tile.v_step_bytes = 4 * width;
+  tile.finite = finite;
+}
+
+/// What belongs to each key: scales of i8, bias of the kv head.
+QUIRE_INLINE void gather_key_floats(const KvView& kv, std::int64_t b, std::int64_t g,
+                                    std::int64_t first_slot, Tile& tile, const TileMemory& m) {
+  tile.k_scale = kv.k_scale_PZG == nullptr ? nullptr : m.k_scale;
+  tile.v_scale = kv.v_scale_PZG == nullptr ? nullptr : m.v_scale;
+  const bool shared_bias =
+      kv.bias != nullptr && kv.bias_heads <= kv.G;  // one per query head is added row by row
+  tile.bias = shared_bias ? m.bias : nullptr;
+  if (tile.k_scale == nullptr && tile.v_scale == nullptr && !shared_bias) return;
+  for (int lane = 0; lane < kTileKeys; ++lane) {
+    m.k_scale[lane] = m.v_scale[lane] = m.bias[lane] = 0;
+    if (lane < tile.begin || lane >= tile.end) continue;
+    const Place at = place_of(kv, b, g, first_slot + lane);
+    const std::int64_t key = at.page * kv.Z + at.slot;
+    if (tile.k_scale != nullptr) m.k_scale[lane] = kv.k_scale_PZG[key * kv.G + g];
+    if (tile.v_scale != nullptr) m.v_scale[lane] = kv.v_scale_PZG[key * kv.G + g];
+    if (shared_bias) m.bias[lane] = kv.bias[key * kv.bias_heads + (kv.bias_heads == 1 ? 0 : g)];
+  }
+}
+
+/// Points the tile into the cache when it stores these 64 positions just as the compute kernel
+/// reads them.
+QUIRE_INLINE bool borrow(const KvView& kv, std::int64_t b, std::int64_t g, std::int64_t first_slot,
+                         Tile& tile) {
+  if (kv.k_layout != KLayout::kBlocks || tile.begin != 0 || kv.U % 16 != 0) return false;
+  const Place at = place_of(kv, b, g, first_slot);
+  if (at.slot % 16 != 0 || at.slot + kTileKeys > kv.Z) return false;
+  const std::int64_t bytes = kv.dtype == DType::kF32 ? 4 : kv.dtype == DType::kI8 ? 1 : 2;
+  tile.dtype = kv.dtype;
+  tile.k =
+      static_cast<const std::byte*>(kv.k_pages) +
+      (at.page * kv.k_strides.page + at.slot * kv.k_strides.slot + g * kv.k_strides.head) * bytes;
+  tile.k_block_bytes = 16 * kv.k_strides.slot * bytes;
+  tile.k_step_bytes = 16 * bytes;
+  tile.v =
+      static_cast<const std::byte*>(kv.v_pages) +
+      (at.page * kv.v_strides.page + at.slot * kv.v_strides.slot + g * kv.v_strides.head) * bytes;
+  tile.v_step_bytes = kv.v_strides.slot * bytes;
+  tile.finite = false;
+  return true;
+}
+
+}  // namespace quire::kernel::QUIRE_ISA_NS
