@@ -17,9 +17,11 @@ import sys
 def symbols(archive):
     """(defined, undefined) mangled names of an archive's objects; undefined are those that none of its objects has."""
     nm = ["nm", "--extern-only", "--format=posix", archive]
-    output = subprocess.run(nm, capture_output=True, text=True, check=True).stdout
+    result = subprocess.run(nm, capture_output=True, text=True, check=False)
+    if result.returncode or not result.stdout.strip():
+        sys.exit(f"nm printed no symbols: {result.stderr}")
     defined, undefined = set(), set()
-    for line in output.splitlines():
+    for line in result.stdout.splitlines():
         parts = line.split()
         if len(parts) >= 2 and len(parts[1]) == 1:
             (undefined if parts[1] in "Uwv" else defined).add(parts[0])

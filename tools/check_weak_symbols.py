@@ -33,10 +33,10 @@ def main():
     parser.add_argument("objects", nargs="+")
     args = parser.parse_args()
     nm = ["nm", "--print-file-name", *args.objects]
-    output = subprocess.run(nm, capture_output=True, text=True, check=True).stdout
-    if not output.strip():
-        sys.exit("nm printed no symbol at all")
-    found = findings(args.isa, output)
+    result = subprocess.run(nm, capture_output=True, text=True, check=False)
+    if result.returncode or not result.stdout.strip():
+        sys.exit(f"nm printed no symbols: {result.stderr}")
+    found = findings(args.isa, result.stdout)
     for finding in found:
         print(finding)
     if found:

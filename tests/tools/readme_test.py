@@ -3,8 +3,8 @@
 
 usage: readme_test.py README.md BIN_DIR     BIN_DIR holds `quire`; it stands first on PATH
 
-- Commands run in order in one new folder, in which scripts/, bench/, examples/, … are seen as in the repository; each has a
-  time limit.
+- Commands run in order in one new folder, in which scripts/, bench/, examples/, … are seen as in the repository; each
+  has a time limit.
 - Those under the heading "Benchmarks" get `--smoke` at their end: one repetition, tiny sizes, no peers.
 - Scripts that install, build or test are only checked to exist and to be executable: they would run this test again.
 - `git clone` and `cd` lines are what a reader does before; they are not run.

@@ -25,7 +25,8 @@ class ReadmeTest(unittest.TestCase):
 
     def test_commands_that_work(self):
         page = ("# Quire\n```sh\ngit clone x && cd x\nscripts/demo   # 6 minutes\n\n```\n"
-                "## Use\n```sh\nscripts/fetch_model m\nquire run m \\\n  'two words' | cat\n```\n```\nquire printed\n```\n"
+                "## Use\n```sh\nscripts/fetch_model m\nquire run m \\\n  'two words' | cat\n```\n"
+                "```\nquire printed\n```\n"
                 "## Benchmarks\n```sh\nquire bench model m   # slow\n```\n## After\n```sh\nquire info m\n```\n")
         self.assertEqual(self.check(page), ([], ["fetch", "run m two words", "bench model m --smoke", "info m"]))
 
