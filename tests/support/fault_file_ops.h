@@ -1,0 +1,68 @@
+#pragma once
+
+#include <cerrno>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "quire/base/error.h"
+#include "quire/base/file_ops.h"
+
+namespace quire::test {
+
+/// Passes everything on to the file operations before it, and fails the `fail_at`-th operation
+/// (from 1; 0: none) with EIO: each open, read, write_whole and exists counts as one. Installed
+/// while it lives.
+class FaultFileOps final : public FileOps {
+ public:
+  explicit FaultFileOps(std::int64_t fail_at)
+      : real_(file_ops()), fail_at_(fail_at), before_(install_file_ops(this)) {}
+  ~FaultFileOps() override { install_file_ops(before_); }
+  FaultFileOps(const FaultFileOps&) = delete;
+  FaultFileOps& operator=(const FaultFileOps&) = delete;
+
+  std::int64_t operations() const { return done_; }
+  bool failed() const { return fail_at_ > 0 && done_ >= fail_at_; }
+
+  std::unique_ptr<File> open(const std::string& path) override {
+    step(path, "cannot open");
+    return std::make_unique<FaultFile>(*this, real_.open(path));
+  }
+  void write_whole(const std::string& path,
+                   std::span<const std::span<const std::byte>> parts) override {
+    step(path, "cannot write");
+    real_.write_whole(path, parts);
+  }
+  bool exists(const std::string& path) override {
+    step(path, "cannot examine");
+    return real_.exists(path);
+  }
+
+ private:
+  class FaultFile final : public File {
+   public:
+    FaultFile(FaultFileOps& ops, std::unique_ptr<File> real) : ops_(ops), real_(std::move(real)) {}
+    std::uint64_t size() const override { return real_->size(); }
+    const std::string& path() const override { return real_->path(); }
+    void read_at(std::uint64_t offset, std::span<std::byte> out) const override {
+      ops_.step(path(), "cannot read");
+      real_->read_at(offset, out);
+    }
+
+   private:
+    FaultFileOps& ops_;
+    std::unique_ptr<File> real_;
+  };
+
+  void step(const std::string& path, const char* action) {
+    if (++done_ == fail_at_) throw IoError(path, action, EIO);
+  }
+
+  FileOps& real_;
+  std::int64_t fail_at_;
+  std::int64_t done_ = 0;
+  FileOps* before_;
+};
+
+}  // namespace quire::test
