@@ -25,7 +25,7 @@ struct RopeSpec {
   RopePairing pairing = RopePairing::kHalfSplit;
   std::int64_t rotary = 0;  // R: the first R numbers of a head turn, the rest stay; even, at most K
   double theta = 10000;     // > 1
-  std::vector<float> factors;  // empty, or R/2 divisors > 0 (GGUF's rope_freqs.weight)
+  std::vector<float> factors = {};  // empty, or R/2 divisors > 0 (GGUF's rope_freqs.weight)
 
   RopeScaling scaling = RopeScaling::kNone;
   double factor = 1;  // > 0; all but kNone

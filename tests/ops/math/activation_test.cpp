@@ -1,0 +1,122 @@
+#include "quire/ops/math/activation.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "quire/base/error.h"
+#include "quire/base/thread_pool.h"
+#include "quire/tensor/rng.h"
+#include "tests/reference/activation.h"
+
+namespace quire {
+namespace {
+
+using testing::ThrowsMessage;
+
+std::vector<float> random(std::int64_t count, std::uint64_t seed, float scale = 1) {
+  Rng rng(seed);
+  std::vector<float> out(static_cast<std::size_t>(count));
+  for (float& x : out) x = scale * rng.normal();
+  return out;
+}
+
+Tensor of(const std::vector<float>& values, Shape shape) {
+  return Tensor::of(std::span<const float>(values), std::move(shape));
+}
+
+std::vector<float> values(const Tensor& x) {
+  return {x.data<float>(), x.data<float>() + x.elements()};
+}
+
+TEST(Swiglu, HandWorked) {
+  const float one = static_cast<float>(1 / (1 + std::exp(-1.0)));
+  const std::vector<float> out =
+      values(swiglu(of({0, 1, 1, -100}, {2, 2}), of({5, 2, -2, 3}, {2, 2})));
+  EXPECT_EQ(out[0], 0.0f);
+  EXPECT_FLOAT_EQ(out[1], 2 * one);
+  EXPECT_FLOAT_EQ(out[2], -2 * one);
+  EXPECT_EQ(out[3], 0.0f);
+}
+
+TEST(Swiglu, SiluIsWithinFourUlp) {
+  std::vector<float> gates;
+  for (float g = -87; g < 100; g += 0.0037f) gates.push_back(g);
+  for (float g = 1e-38f; g < 1e-2f; g *= 1.7f) {
+    gates.push_back(g);
+    gates.push_back(-g);
+  }
+  const auto count = static_cast<std::int64_t>(gates.size());
+  const std::vector<float> out =
+      values(swiglu(of(gates, {1, count}), of(std::vector<float>(gates.size(), 1.0f), {1, count})));
+  for (std::size_t i = 0; i < gates.size(); ++i) {
+    const double truth = ref::silu(double{gates[i]});
+    const double ulp = std::max(std::abs(truth) * 0x1p-23, 0x1p-149);
+    // Below the smallest normal number only the distance counts.
+    ASSERT_NEAR(out[i], truth, std::max(4 * ulp, 0x1p-126)) << gates[i];
+  }
+}
+
+TEST(Swiglu, NoWorseThanTwiceTheNaiveLoop) {
+  for (const std::int64_t F : {1, 15, 16, 17, 31, 32, 33, 1536}) {
+    const std::vector<float> gate = random(3 * F, 1, 4), up = random(3 * F, 2, 4);
+    const std::vector<float> out = values(swiglu(of(gate, {3, F}), of(up, {3, F})));
+    double ours = 0, yardstick = 0, largest = 0;
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      const double truth = ref::swiglu(double{gate[i]}, double{up[i]});
+      ours = std::max(ours, std::abs(double{out[i]} - truth));
+      yardstick = std::max(yardstick, std::abs(double{ref::swiglu(gate[i], up[i])} - truth));
+      largest = std::max(largest, std::abs(truth));
+    }
+    EXPECT_LE(ours, 2 * yardstick + 0x1p-24 * largest) << F;
+  }
+}
+
+TEST(Swiglu, HugeGatesAndNan) {
+  const float nan = std::numeric_limits<float>::quiet_NaN(),
+              most = std::numeric_limits<float>::max();
+  const std::vector<float> out =
+      values(swiglu(of({most, -most, nan, 1}, {1, 4}), of({1, 1, 1, nan}, {1, 4})));
+  EXPECT_EQ(out[0], most);
+  EXPECT_EQ(out[1], 0.0f);
+  EXPECT_TRUE(std::isnan(out[2]));
+  EXPECT_TRUE(std::isnan(out[3]));
+}
+
+TEST(Swiglu, BitsDependNeitherOnThreadsNorOnThePlace) {
+  const Tensor gate_NF = of(random(123 * 577, 3, 5), {123, 577}),
+               up_NF = of(random(123 * 577, 4), {123, 577});
+  set_threads(1);
+  const std::vector<float> one = values(swiglu(gate_NF, up_NF));
+  for (const int threads : {2, 7}) {
+    set_threads(threads);
+    EXPECT_EQ(values(swiglu(gate_NF, up_NF)), one) << threads << " threads";
+  }
+  set_threads(1);
+  const std::vector<float> row = values(swiglu(gate_NF.slice(0, 60, 61), up_NF.slice(0, 60, 61)));
+  EXPECT_EQ(row, (std::vector<float>(one.begin() + 60 * 577, one.begin() + 61 * 577)));
+  const std::vector<float> columns = values(swiglu(gate_NF.slice(1, 3, 9), up_NF.slice(1, 3, 9)));
+  EXPECT_EQ(columns[0], one[3]);
+  EXPECT_EQ(columns.back(), one[122 * 577 + 8]);
+}
+
+TEST(Swiglu, EmptyAndErrors) {
+  const Tensor x_NF = Tensor::zeros({2, 3}, DType::kF32);
+  EXPECT_EQ(
+      swiglu(Tensor::empty({0, 3}, DType::kF32), Tensor::empty({0, 3}, DType::kF32)).elements(), 0);
+  EXPECT_THAT(
+      [&] {
+        (void)swiglu(x_NF, Tensor::zeros({2, 4}, DType::kF32));
+      },
+      ThrowsMessage<ArgumentError>("gate_NF: F is 3, but up_NF has F = 4"));
+  EXPECT_THAT([&] { (void)swiglu(x_NF.to(DType::kF64), x_NF); },
+              ThrowsMessage<ArgumentError>("gate_NF is f64, expected f32"));
+  EXPECT_THAT([&] { (void)swiglu(x_NF, x_NF.to(DType::kBF16)); },
+              ThrowsMessage<ArgumentError>("up_NF is bf16, expected f32"));
+}
+
+}  // namespace
+}  // namespace quire
