@@ -20,7 +20,7 @@ constexpr std::uint64_t kMostKeys = 65'536;
 constexpr std::uint64_t kMostTensors = 262'144;
 constexpr std::uint64_t kMostKeyBytes = 65'535;
 constexpr std::uint64_t kMostStringBytes = 64u << 20;
-constexpr std::uint64_t kMostHeaderBytes = 256u << 20;
+constexpr std::uint64_t kMostHeaderBytes = 128u << 20;
 // Over all arrays of the header together: a string of 8 bytes in the file takes 32 here, a number
 // of one byte takes 8.
 constexpr std::uint64_t kMostArrayStrings = 2u << 20;
@@ -159,9 +159,13 @@ class HeaderReader {
     const std::uint64_t tensors =
         read_count("the number of tensors", kMostTensors, kLeastTensorBytes);
     const std::uint64_t pairs = read_count("the number of keys", kMostKeys, kLeastPairBytes);
+    header_.metadata.reserve(static_cast<std::size_t>(pairs));
+    header_.value_offset.reserve(static_cast<std::size_t>(pairs));
     for (std::uint64_t i = 0; i < pairs; ++i) read_pair();
     index_keys();
     refuse_split();
+    header_.tensors.reserve(static_cast<std::size_t>(tensors));
+    entry_offset_.reserve(static_cast<std::size_t>(tensors));
     for (std::uint64_t i = 0; i < tensors; ++i) read_tensor();
     index_tensors();
     place_tensors();

@@ -26,12 +26,15 @@ class MemoryFileOps final : public FileOps {
   /// A file with these bytes. `size` cuts it short, or lengthens it by zeros that take no memory (a
   /// sparse file). The bytes are not copied: they must live as long as the file is read.
   void put(const std::string& path, std::string_view bytes, std::uint64_t size) {
-    files_[path] = {bytes, size, {}};
+    files_[path] = std::make_shared<Content>(Content{bytes, size, {}});
   }
   void put(const std::string& path, std::string_view bytes) { put(path, bytes, bytes.size()); }
 
+  /// Cuts a file short, also for those who have it open.
+  void cut(const std::string& path, std::uint64_t size) { files_.at(path)->size = size; }
+
   /// Bytes that were read so far, by all files.
-  std::uint64_t bytes_read() const { return bytes_read_; }
+  std::uint64_t bytes_read() const { return *bytes_read_; }
 
   std::unique_ptr<File> open(const std::string& path) override {
     const auto found = files_.find(path);
@@ -40,12 +43,13 @@ class MemoryFileOps final : public FileOps {
   }
   void write_whole(const std::string& path,
                    std::span<const std::span<const std::byte>> parts) override {
-    Content content;
-    for (const auto part : parts)
-      content.owned.append(reinterpret_cast<const char*>(part.data()), part.size());
-    Content& stored = files_[path] = std::move(content);
-    stored.bytes = stored.owned;
-    stored.size = stored.owned.size();
+    const auto content = std::make_shared<Content>();
+    for (const auto part : parts) {
+      content->owned.append(reinterpret_cast<const char*>(part.data()), part.size());
+    }
+    content->bytes = content->owned;
+    content->size = content->owned.size();
+    files_[path] = content;
   }
   bool exists(const std::string& path) override { return files_.count(path) != 0; }
 
@@ -58,30 +62,33 @@ class MemoryFileOps final : public FileOps {
 
   class MemoryFile final : public File {
    public:
-    MemoryFile(std::string path, const Content& content, std::uint64_t& bytes_read)
-        : path_(std::move(path)), content_(content), bytes_read_(bytes_read) {}
-    std::uint64_t size() const override { return content_.size; }
+    MemoryFile(std::string path, std::shared_ptr<const Content> content,
+               std::shared_ptr<std::uint64_t> bytes_read)
+        : path_(std::move(path)),
+          content_(std::move(content)),
+          bytes_read_(std::move(bytes_read)) {}
+    std::uint64_t size() const override { return content_->size; }
     const std::string& path() const override { return path_; }
     void read_at(std::uint64_t offset, std::span<std::byte> out) const override {
-      if (offset > content_.size || out.size() > content_.size - offset) {
-        throw FormatError(path_, content_.size, "the file ends early");
+      if (offset > content_->size || out.size() > content_->size - offset) {
+        throw FormatError(path_, content_->size, "the file ends early");
       }
-      bytes_read_ += out.size();
+      *bytes_read_ += out.size();
       const std::size_t begin =
-          static_cast<std::size_t>(std::min<std::uint64_t>(offset, content_.bytes.size()));
-      const std::size_t there = std::min(out.size(), content_.bytes.size() - begin);
-      if (there > 0) std::memcpy(out.data(), content_.bytes.data() + begin, there);
+          static_cast<std::size_t>(std::min<std::uint64_t>(offset, content_->bytes.size()));
+      const std::size_t there = std::min(out.size(), content_->bytes.size() - begin);
+      if (there > 0) std::memcpy(out.data(), content_->bytes.data() + begin, there);
       std::fill(out.begin() + static_cast<std::ptrdiff_t>(there), out.end(), std::byte{0});
     }
 
    private:
     std::string path_;
-    const Content& content_;
-    std::uint64_t& bytes_read_;
+    std::shared_ptr<const Content> content_;
+    std::shared_ptr<std::uint64_t> bytes_read_;
   };
 
-  std::map<std::string, Content> files_;
-  std::uint64_t bytes_read_ = 0;
+  std::map<std::string, std::shared_ptr<Content>> files_;
+  std::shared_ptr<std::uint64_t> bytes_read_ = std::make_shared<std::uint64_t>(0);
   FileOps* before_;
 };
 
