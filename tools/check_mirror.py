@@ -14,7 +14,6 @@ UNTESTED = {
     "quire/base/dtype_enum.h": "an enum alone; dtype_test.cpp tests it",
     "quire/base/simd_avx512.h": "an implementation of simd.h; simd_test.cpp tests them all",
     "quire/base/simd_portable.h": "an implementation of simd.h; simd_test.cpp tests them all",
-    "quire/ops/attention/attention_spec.h": "a plain struct without functions; attention_test.cpp is about nothing else",
     "quire/ops/attention/kv_view.h": "a plain struct without functions; attention_test.cpp is about nothing else",
     "quire/cache/kv_cache.h": "an interface; each cache that implements it has its test",
 }
