@@ -40,11 +40,12 @@ function(quire_room name)
   set_property(GLOBAL APPEND PROPERTY QUIRE_ROOMS ${name})
 endfunction()
 
-# quire_test(path [LABELS …] [NEEDS rooms…] [PRIVATE libs…])
+# quire_test(path [LABELS …] [NEEDS rooms…] [PRIVATE libs…] [ISAS sets…])
 #
 # tests/<path>.cpp, one program named after the path; label `fast` unless told otherwise.
+#   ISAS  runs it once more for each of these instruction sets, as <path>_<set>
 function(quire_test path)
-  cmake_parse_arguments(TEST "" "" "LABELS;NEEDS;PRIVATE" ${ARGN})
+  cmake_parse_arguments(TEST "" "" "LABELS;NEEDS;PRIVATE;ISAS" ${ARGN})
   string(REPLACE "/" "_" name ${path})
   add_executable(${name} ${PROJECT_SOURCE_DIR}/tests/${path}.cpp)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
@@ -57,4 +58,8 @@ function(quire_test path)
   endif()
   add_test(NAME ${path} COMMAND ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
   set_tests_properties(${path} PROPERTIES LABELS "${TEST_LABELS}")
+  foreach(isa IN LISTS TEST_ISAS)
+    add_test(NAME ${path}_${isa} COMMAND ${name} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+    set_tests_properties(${path}_${isa} PROPERTIES LABELS "${TEST_LABELS}" ENVIRONMENT QUIRE_ISA=${isa})
+  endforeach()
 endfunction()

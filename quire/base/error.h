@@ -47,6 +47,7 @@ class DeviceError : public Error {
   const char* code() const noexcept override { return "device"; }
 };
 
+/// Memory that was asked for is not to be had; the message says how much.
 class OutOfMemory : public DeviceError {
  public:
   using DeviceError::DeviceError;

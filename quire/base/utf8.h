@@ -14,6 +14,7 @@ struct Utf8Step {
   char32_t code_point;  // U+FFFD when ill-formed
 };
 
+/// The first step of `text`.
 Utf8Step utf8_step(std::string_view text);
 
 /// True when every byte belongs to a well-formed character.

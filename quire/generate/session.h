@@ -26,6 +26,7 @@ using Stream = std::function<bool(std::string_view text)>;
 enum class FinishReason : std::uint8_t { kStop, kLength, kInterrupted };
 std::string_view to_string(FinishReason reason);  // "stop", "length", "interrupted"
 
+/// How to continue a text, and when to stop.
 struct GenerateSpec {
   std::int64_t max_tokens = -1;  // -1: until a stop or the end of the context
   SampleSpec sample;             // the penalty looks at everything read and generated
@@ -36,6 +37,7 @@ struct GenerateSpec {
   bool ignore_eos = false;  // stop tokens are tokens like any other
 };
 
+/// What was generated, and why it ended.
 struct GenerateResult {
   std::string text;               // valid UTF-8, without the stop and without special tokens
   std::vector<std::int32_t> ids;  // all generated ids, the stop token not included

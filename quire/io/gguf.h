@@ -18,6 +18,7 @@ using GgufValue =
     std::variant<std::int64_t, std::uint64_t, double, bool, std::string, std::vector<std::int64_t>,
                  std::vector<double>, std::vector<bool>, std::vector<std::string>>;
 
+/// A tensor of the file: its type and shape, and where its data lie.
 struct GgufTensor {
   std::string name;
   std::uint32_t type = 0;  // the file's number: 0 F32, 1 F16, 2 Q4_0, 3 Q4_1, 8 Q8_0, 30 BF16, …

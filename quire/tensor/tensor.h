@@ -14,6 +14,7 @@ struct Half;
 struct BFloat16;
 class Storage;
 
+/// Where a tensor's memory lies.
 enum class Device : std::uint8_t { kCpu, kCuda };
 
 /// The sizes of a tensor, outermost first.

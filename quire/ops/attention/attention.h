@@ -8,6 +8,7 @@
 
 namespace quire {
 
+/// The output, and the log-sum-exp of the scores, which is what a merge with other keys needs.
 struct AttentionResult {
   Tensor out_NHU;  // the dtype of q
   Tensor lse_NH;   // f32, natural logarithm; −inf for a row that sees no key (its out is 0)

@@ -18,10 +18,12 @@ enum class WeightType : std::uint8_t { kF32, kF16, kBF16, kQ4_1, kQ8_0 };
 /// "F32", "F16", "BF16", "Q4_1", "Q8_0".
 std::string_view to_string(WeightType type);
 
+/// The blocks that a weight type consists of.
 struct WeightTypeInfo {
   std::int64_t block;        // elements in a block; a row is a whole number of blocks
   std::int64_t block_bytes;  // bytes of a block in a file
 };
+/// The blocks of `type`.
 WeightTypeInfo info(WeightType type);
 
 /// A weight matrix [M rows (outputs), D columns (inputs)] in panels of 16 rows, still quantized:
