@@ -63,8 +63,9 @@ def check_lines(root, path):
 
 def other_files(root):
     """Python, CMake and shell files."""
-    found = [*root.glob("tools/*.py"), *root.glob("tests/**/*.py"), *root.glob("cmake/*.cmake"),
-             root / "CMakeLists.txt", root / ".ci/run"]
+    found = [root / "CMakeLists.txt", root / ".ci/run", *root.glob("cmake/*.cmake")]
+    for pattern in ("tools/*.py", "tests/**/*.py", "bench/**/*.py"):
+        found += root.glob(pattern)
     for folder in ("quire", "cli", "tests", "bench", "examples"):
         found += root.glob(f"{folder}/**/CMakeLists.txt")
     found += [p for p in root.glob("scripts/*") if p.is_file()]
