@@ -31,8 +31,10 @@ void check(const SampleSpec& spec);
 ///
 /// Throws  ArgumentError for an empty range, a spec that `check` refuses, an id outside [0, V), and
 ///         logits that hold a NaN, +inf, or no finite value.
-/// Order   probabilities and their sums are doubles, added from the likeliest down.
-/// Memory  V floats and what the filters keep.
+/// Order   probabilities are f32 (relative error below 1e-5), sums of them f64 in a fixed order:
+/// the same
+///         bits on every processor.
+/// Memory  12 · V bytes, kept by the thread, and what the filters keep.
 /// Source  Holtzman et al. 2019 (top-p); Nguyen et al. 2024 (min-p); Keskar et al. 2019 (penalty).
 std::int32_t sample(std::span<const float> logits, const SampleSpec& spec,
                     std::span<const std::int32_t> recent, Rng& rng);
