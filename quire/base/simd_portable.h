@@ -107,6 +107,13 @@ QUIRE_INLINE void store_f16(void* p, F32 x) {
   }
 }
 
+QUIRE_INLINE void store_bf16(void* p, F32 x) {
+  for (int i = 0; i < 16; ++i) {
+    const BFloat16 narrow = to_bfloat16(x.v[i]);
+    __builtin_memcpy(static_cast<std::uint8_t*>(p) + 2 * i, &narrow, 2);
+  }
+}
+
 QUIRE_INLINE I32 set1_i32(std::int32_t x) {
   I32 out;
   for (int i = 0; i < 16; ++i) out.v[i] = x;

@@ -15,7 +15,8 @@ struct LayerSpec {
   AttentionSpec attention;
 };
 
-/// Keys and values of one sequence over all layers. A step is: for each layer append(), then attend(); then advance().
+/// Keys and values of one sequence over all layers. A step is: for each layer append(), then
+/// attend(); then advance().
 class KvCache {
  public:
   virtual ~KvCache() = default;
@@ -25,9 +26,11 @@ class KvCache {
   virtual std::int64_t capacity() const = 0;
 
   /// Writes the keys and values of N new tokens of a layer behind the length() tokens that it has.
-  /// k_NGK, v_NGU f32. Throws ArgumentError when length() + N exceeds capacity() (with both numbers).
+  /// k_NGK, v_NGU f32. Throws ArgumentError when length() + N exceeds capacity() (with both
+  /// numbers).
   virtual void append(std::int64_t layer, const Tensor& k_NGK, const Tensor& v_NGU) = 0;
-  /// Attention of the N queries that were appended last over all keys of the layer. Returns f32 [N, H, U].
+  /// Attention of the N queries that were appended last over all keys of the layer. Returns f32 [N,
+  /// H, U].
   virtual Tensor attend(std::int64_t layer, const Tensor& q_NHK) = 0;
   /// Ends a step of N tokens.
   virtual void advance(std::int64_t tokens) = 0;

@@ -10,6 +10,11 @@
 namespace quire {
 namespace {
 
+// Positions and their differences stay far from the end of 64 bits.
+constexpr std::int64_t kLastPosition = std::int64_t{1} << 48;
+
+Tensor in_f32(const Tensor& x) { return x.dtype() == DType::kF32 ? x : x.to(DType::kF32); }
+
 void check_view(const KvView& kv, std::int64_t H) {
   QUIRE_CHECK(kv.P >= 0 && kv.Z > 0 && kv.G > 0 && kv.K > 0 && kv.U > 0, "kv: P is ", kv.P, ", Z ",
               kv.Z, ", G ", kv.G, ", K ", kv.K, ", U ", kv.U, "; all but P must be positive");
@@ -31,10 +36,11 @@ void check_view(const KvView& kv, std::int64_t H) {
 
 /// Every page that a sequence's keys lie in exists.
 void check_table(const KvView& kv, std::int64_t b, std::int64_t g) {
-  const std::int64_t length = kernel::view_length(kv, b, g), pages = (length + kv.Z - 1) / kv.Z;
+  const std::int64_t length = kernel::view_length(kv, b, g), first = kernel::view_first(kv, b, g);
+  const std::int64_t pages = length / kv.Z + (length % kv.Z != 0 ? 1 : 0);
   QUIRE_CHECK(length >= 0, "kv.length of sequence ", b, " is ", length);
-  QUIRE_CHECK(kernel::view_first(kv, b, g) >= 0, "kv.first of sequence ", b, " is ",
-              kernel::view_first(kv, b, g));
+  QUIRE_CHECK(first >= 0 && first <= kLastPosition, "kv.first of sequence ", b, " is ", first,
+              "; it may be 0 to ", kLastPosition);
   const std::int32_t* row = nullptr;
   std::int64_t width = 1;
   if (kv.table != nullptr && kv.table_start_J != nullptr) {
@@ -44,7 +50,7 @@ void check_table(const KvView& kv, std::int64_t b, std::int64_t g) {
     row = kv.table + (kv.table_head_stride == 0 ? b * kv.W : (b * kv.G + g) * kv.table_head_stride);
     width = kv.W;
   }
-  QUIRE_CHECK(pages <= width, "kv.length of sequence ", b, " is ", length, ", but its table has ",
+  QUIRE_CHECK(pages <= width && length <= kLastPosition, "kv.length of sequence ", b, " is ", length, ", but its table has ",
               width, " pages of ", kv.Z);
   for (std::int64_t w = 0; w < pages; ++w) {
     const std::int64_t page = row == nullptr ? b : row[w];
@@ -96,7 +102,7 @@ AttentionResult attention(const Tensor& q_NHK, const Tensor& start_J, const KvVi
   const Tensor start = start_J.contiguous_copy();
   check_sequences(start, kv, spec, dims['N']);
 
-  const Tensor q = q_NHK.to(DType::kF32).contiguous_copy();
+  const Tensor q = in_f32(q_NHK).contiguous_copy();
   AttentionResult result{Tensor::empty({dims['N'], dims['H'], kv.U}, DType::kF32),
                          Tensor::empty({dims['N'], dims['H']}, DType::kF32)};
   AttentionSpec plain = spec;
@@ -105,7 +111,7 @@ AttentionResult attention(const Tensor& q_NHK, const Tensor& start_J, const KvVi
   kernel::attention_cpu({q.data<float>(), start.data<std::int32_t>(), kv, plain,
                          result.out_NHU.mutable_data<float>(), result.lse_NH.mutable_data<float>(),
                          dims['J'] - 1, dims['N'], dims['H']});
-  result.out_NHU = result.out_NHU.to(q_NHK.dtype());
+  if (q_NHK.dtype() != DType::kF32) result.out_NHU = result.out_NHU.to(q_NHK.dtype());
   return result;
 }
 
@@ -118,8 +124,8 @@ AttentionResult merge_attention(const AttentionResult& a, const AttentionResult&
               to_string(b.out_NHU.shape()));
   QUIRE_CHECK(out_NHU.dtype() == b.out_NHU.dtype(), "merge_attention: a is ",
               to_string(out_NHU.dtype()), ", but b is ", to_string(b.out_NHU.dtype()));
-  const Tensor out_a = out_NHU.to(DType::kF32).contiguous_copy(),
-               out_b = b.out_NHU.to(DType::kF32).contiguous_copy();
+  const Tensor out_a = in_f32(out_NHU).contiguous_copy(),
+               out_b = in_f32(b.out_NHU).contiguous_copy();
   const Tensor lse_a = lse_NH.contiguous_copy(), lse_b = b.lse_NH.contiguous_copy();
   AttentionResult result{Tensor::empty(out_NHU.shape(), DType::kF32),
                          Tensor::empty(lse_NH.shape(), DType::kF32)};
@@ -127,7 +133,7 @@ AttentionResult merge_attention(const AttentionResult& a, const AttentionResult&
                                lse_b.data<float>(), result.out_NHU.mutable_data<float>(),
                                result.lse_NH.mutable_data<float>(), dims['N'] * dims['H'],
                                dims['U']});
-  result.out_NHU = result.out_NHU.to(out_NHU.dtype());
+  if (out_NHU.dtype() != DType::kF32) result.out_NHU = result.out_NHU.to(out_NHU.dtype());
   return result;
 }
 

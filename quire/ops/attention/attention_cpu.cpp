@@ -149,7 +149,9 @@ class Run {
       const std::int64_t h = block.rows.g * group_ + r % group_;
       const std::int64_t n = a_.start_J[block.rows.b] + block.rows.first + r / group_;
       const SoftmaxState row{state.max_R + r, state.sum_R + r, state.out_RU + r * width_};
-      if (a_.spec.sink_H != nullptr) {
+      // (A sink of −inf is none.)
+      if (a_.spec.sink_H != nullptr &&
+          a_.spec.sink_H[h] != -std::numeric_limits<float>::infinity()) {
         float sink = a_.spec.sink_H[h], one = 1.0f;
         QUIRE_FOR_ISA(merge_states)(row, {&sink, &one, nothing.data()}, 1, width_);
       }

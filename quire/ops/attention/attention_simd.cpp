@@ -18,6 +18,7 @@ namespace {
 
 constexpr int kStrip = 6;  // rows of a register tile: 6 × 4 accumulators
 constexpr float kMinusInfinity = -__builtin_inff();
+constexpr float kLargest = 0x1.fffffep127f;
 
 /// One call of attention_chunk: what all tiles share.
 struct Job {
@@ -76,6 +77,11 @@ void score_strip(const Job& job, const Tile& tile, std::int64_t row) {
     for (int p = 0; p < 4; ++p) store(job.scores + (row + r) * kTileKeys + 16 * p, acc[r][p]);
 }
 
+/// Adds a bias to a score; one of −inf masks the key, whatever the score is.
+QUIRE_INLINE void add_bias(float& score, float bias) {
+  score = bias == kMinusInfinity ? kMinusInfinity : score + bias;
+}
+
 /// Raw products to scores: scale, cap, slope, bias, mask; −inf where the row sees nothing.
 void finish_scores(const Job& job, const Tile& tile, std::int64_t row, LaneRange seen) {
   const AttentionSpec& spec = job.a.spec;
@@ -87,7 +93,11 @@ void finish_scores(const Job& job, const Tile& tile, std::int64_t row, LaneRange
     if (tile.k_scale != nullptr) x = mul(x, load(tile.k_scale + 16 * p));
     x = mul(x, scale);
     if (spec.softcap > 0) x = softcap(x, static_cast<float>(spec.softcap));
-    if (tile.bias != nullptr) x = add(x, load(tile.bias + 16 * p));
+    if (tile.bias != nullptr) {
+      // A bias of −inf masks its key, whatever the key holds.
+      const F32 bias = load(tile.bias + 16 * p);
+      x = select_less(bias, set1(-kLargest), set1(kMinusInfinity), add(x, bias));
+    }
     const int begin = seen.begin - 16 * p, end = seen.end - 16 * p;
     x = keep_lanes(x,
                    begin < 0    ? 0
@@ -107,10 +117,11 @@ void finish_scores(const Job& job, const Tile& tile, std::int64_t row, LaneRange
     if (spec.slope_H != nullptr) s[lane] += spec.slope_H[h] * static_cast<float>(key - position);
     if (per_head) {
       const Place at = place_of(kv, job.rows.b, job.rows.g, key - job.keys.begin);
-      s[lane] += kv.bias[(at.page * kv.Z + at.slot) * kv.bias_heads + h];
+      add_bias(s[lane], kv.bias[(at.page * kv.Z + at.slot) * kv.bias_heads + h]);
     }
-    if (spec.mask_TS != nullptr)
-      s[lane] += spec.mask_TS[job.query(row) * spec.mask_stride + key - job.keys.begin];
+    if (spec.mask_TS != nullptr) {
+      add_bias(s[lane], spec.mask_TS[job.query(row) * spec.mask_stride + key - job.keys.begin]);
+    }
   }
 }
 
@@ -134,7 +145,10 @@ void weights(const Job& job, const Tile& tile, std::int64_t row) {
   for (int p = 0; p < 4; ++p) {
     w[p] = exp(sub(x[p], base));
     sum = add(sum, w[p]);
-    if (tile.v_scale != nullptr) w[p] = mul(w[p], load(tile.v_scale + 16 * p));
+    if (tile.v_scale != nullptr) {
+      // Only where there is weight: the scale of a masked key may be anything.
+      w[p] = select_less(zero(), w[p], mul(w[p], load(tile.v_scale + 16 * p)), w[p]);
+    }
     store(s + 16 * p, w[p]);
   }
   job.state.sum_R[row] = job.state.sum_R[row] * job.rescale[row] + reduce_add(sum);
@@ -165,16 +179,17 @@ void weigh_strip(const Job& job, const Tile& tile, std::int64_t row, LaneRange r
   for (; u < job.width; u += 16) weigh_columns<Load, R, 1>(job, tile, row, range, u);
 }
 
-/// The same sums for a row whose tile holds values that are not finite: keys of weight 0 are passed
-/// over.
+/// The same sums for a row whose tile holds values that are not finite. Where a bias or a mask may
+/// have masked keys, those of weight 0 are passed over.
 template <class Load>
-void weigh_values_one_by_one(const Job& job, const Tile& tile, std::int64_t row, LaneRange range) {
+void weigh_values_one_by_one(const Job& job, const Tile& tile, std::int64_t row, LaneRange range,
+                             bool masked) {
   const float* w = job.scores + row * kTileKeys;
   for (std::int64_t u = 0; u < job.width; u += 16) {
     float* out = job.state.out_RU + row * job.width + u;
     F32 acc = mul(load(out), set1(job.rescale[row]));
     for (int lane = range.begin; lane < range.end; ++lane) {
-      if (w[lane] == 0.0f) continue;
+      if (masked && w[lane] == 0.0f) continue;
       acc = fma(Load::at(tile.v + u * Load::kBytes + lane * tile.v_step_bytes), set1(w[lane]), acc);
     }
     store(out, acc);
@@ -208,7 +223,9 @@ void process_tile(const Job& job, const Tile& tile, std::int64_t from_row) {
     constexpr int R = decltype(rows)::kValue;
     // Rows of one strip are neighbours: together they see from the first begin to the last end.
     const LaneRange first = lanes(job.seen(row), tile), last = lanes(job.seen(row + R - 1), tile);
-    const bool same = first.begin == last.begin && first.end == last.end;
+    // (Both may see nothing of the tile, one before it and one after it, and a row between them
+    // does.)
+    const bool same = first.begin == last.begin && first.end == last.end && first.begin < first.end;
     const bool masked = job.a.spec.mask_TS != nullptr || job.a.kv.bias != nullptr;
     if (same && (tile.finite || !masked)) {
       weigh_strip<Load, R>(job, tile, row, first);
@@ -216,7 +233,7 @@ void process_tile(const Job& job, const Tile& tile, std::int64_t from_row) {
       weigh_strip<Load, R>(job, tile, row, {tile.begin, last.end > 0 ? last.end : tile.end});
     } else {
       for (int r = 0; r < R; ++r)
-        weigh_values_one_by_one<Load>(job, tile, row + r, lanes(job.seen(row + r), tile));
+        weigh_values_one_by_one<Load>(job, tile, row + r, lanes(job.seen(row + r), tile), masked);
     }
   });
 }

@@ -36,12 +36,11 @@ struct KeyRange {
 
 [[gnu::always_inline]] static inline KeyRange visible(const AttentionSpec& spec, KeyRange keys,
                                                       std::int64_t position) {
-  if (spec.window_left != kUnlimited && position - spec.window_left > keys.begin)
-    keys.begin = position - spec.window_left;
-  if (spec.window_right != kUnlimited && position + spec.window_right + 1 < keys.end) {
-    keys.end = position + spec.window_right + 1;
-  }
-  return keys;
+  // Differences of positions, not sums with a window: those could overflow.
+  KeyRange out = keys;
+  if (position - keys.begin > spec.window_left) out.begin = position - spec.window_left;
+  if (keys.end - 1 - position > spec.window_right) out.end = position + spec.window_right + 1;
+  return out;
 }
 
 }  // namespace quire::kernel

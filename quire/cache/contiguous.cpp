@@ -1,0 +1,188 @@
+#include "quire/cache/contiguous.h"
+
+#include <sys/mman.h>
+
+#include <numeric>
+
+#include "quire/base/checked.h"
+#include "quire/base/error.h"
+#include "quire/ops/attention/kv_write.h"
+
+namespace quire::cache {
+namespace {
+
+constexpr std::int64_t kSlotUnit = 64;  // tiles of attention end inside the page
+
+/// An address range without memory behind it until it is touched.
+class Reserved {
+ public:
+  explicit Reserved(std::uint64_t bytes) : bytes_(bytes) {
+    if (bytes_ == 0) return;
+    void* at = ::mmap(nullptr, bytes_, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (at == MAP_FAILED)
+      throw OutOfMemory(
+          concat("no address range of ", bytes_, " bytes for a cache; use a smaller --context"));
+    data_ = static_cast<std::byte*>(at);
+  }
+  ~Reserved() {
+    if (data_ != nullptr) ::munmap(data_, bytes_);
+  }
+  Reserved(Reserved&& other) noexcept : data_(other.data_), bytes_(other.bytes_) {
+    other.data_ = nullptr;
+  }
+  Reserved(const Reserved&) = delete;
+  Reserved& operator=(const Reserved&) = delete;
+  Reserved& operator=(Reserved&&) = delete;
+
+  std::byte* data() const { return data_; }
+
+ private:
+  std::byte* data_ = nullptr;
+  std::uint64_t bytes_;
+};
+
+struct Layer {
+  LayerSpec spec;
+  Reserved k, v, k_scale, v_scale;
+  std::int64_t length = 0;  // with the tokens of the step under way
+};
+
+std::uint64_t checked_bytes(std::int64_t slots, std::int64_t heads, std::int64_t size,
+                            std::uint64_t element) {
+  const Checked bytes = Checked(static_cast<std::uint64_t>(slots)) *
+                        Checked(static_cast<std::uint64_t>(heads)) *
+                        Checked(static_cast<std::uint64_t>(size)) * Checked(element);
+  QUIRE_CHECK(bytes.at_most(1ull << 46), "a cache layer of ", slots, " slots, ", heads,
+              " heads and head size ", size, " is beyond the address space");
+  return *bytes.value();
+}
+
+}  // namespace
+
+struct ContiguousCache::Impl {
+  std::vector<Layer> layers;
+  std::int64_t capacity = 0, slots = 0, length = 0;
+  DType kv = DType::kF32;
+
+  Layer& at(std::int64_t layer) {
+    QUIRE_CHECK(layer >= 0 && layer < static_cast<std::int64_t>(layers.size()), "layer is ", layer,
+                ", but the cache has ", layers.size());
+    return layers[static_cast<std::size_t>(layer)];
+  }
+  PageStrides strides(std::int64_t size, std::int64_t heads) const {
+    return {slots * size * heads, size, slots * size};
+  }
+  KvPages pages(const Layer& layer) const {
+    const LayerSpec& s = layer.spec;
+    return {layer.k.data(),
+            layer.v.data(),
+            strides(s.K, s.G),
+            strides(s.U, s.G),
+            KLayout::kBlocks,
+            kv,
+            reinterpret_cast<float*>(layer.k_scale.data()),
+            reinterpret_cast<float*>(layer.v_scale.data()),
+            1,
+            slots,
+            s.G,
+            s.K,
+            s.U};
+  }
+};
+
+ContiguousCache::ContiguousCache(std::vector<LayerSpec> layers, std::int64_t capacity, DType kv)
+    : impl_(std::make_unique<Impl>()) {
+  QUIRE_CHECK(capacity > 0 && capacity < (std::int64_t{1} << 40), "a cache for ", capacity,
+              " tokens; it must hold at least one");
+  QUIRE_CHECK(kv == DType::kF32 || kv == DType::kF16 || kv == DType::kBF16 || kv == DType::kI8,
+              "a cache of ", to_string(kv), "; it may be f32, bf16, f16 or i8");
+  impl_->capacity = capacity;
+  impl_->slots = (capacity + kSlotUnit - 1) / kSlotUnit * kSlotUnit;
+  impl_->kv = kv;
+  for (LayerSpec& s : layers) {
+    QUIRE_CHECK(s.H > 0 && s.G > 0 && s.K > 0 && s.U > 0 && s.H % s.G == 0,
+                "a cache layer has H = ", s.H, ", G = ", s.G, ", K = ", s.K, ", U = ", s.U);
+    const std::uint64_t scales =
+        kv == DType::kI8 ? checked_bytes(impl_->slots, s.G, 1, sizeof(float)) : 0;
+    impl_->layers.push_back({s, Reserved(checked_bytes(impl_->slots, s.G, s.K, size_of(kv))),
+                             Reserved(checked_bytes(impl_->slots, s.G, s.U, size_of(kv))),
+                             Reserved(scales), Reserved(scales)});
+  }
+}
+
+ContiguousCache::~ContiguousCache() = default;
+
+std::int64_t ContiguousCache::length() const { return impl_->length; }
+std::int64_t ContiguousCache::capacity() const { return impl_->capacity; }
+
+void ContiguousCache::append(std::int64_t layer, const Tensor& k_NGK, const Tensor& v_NGU) {
+  Layer& to = impl_->at(layer);
+  const std::int64_t N = k_NGK.size(0);
+  QUIRE_CHECK(impl_->length + N <= impl_->capacity, "the cache holds ", impl_->length,
+              " tokens of at most ", impl_->capacity, "; ", N, " more do not fit");
+  Tensor slot_N = Tensor::empty({N}, DType::kI64);
+  std::iota(slot_N.mutable_data<std::int64_t>(), slot_N.mutable_data<std::int64_t>() + N,
+            impl_->length);
+  kv_write(impl_->pages(to), k_NGK, v_NGU, slot_N);
+  to.length = impl_->length + N;
+}
+
+KvView ContiguousCache::view(std::int64_t layer) const {
+  const Layer& from = impl_->at(layer);
+  const KvPages p = impl_->pages(from);
+  KvView view;
+  view.k_pages = p.k_pages;
+  view.v_pages = p.v_pages;
+  view.k_strides = p.k_strides;
+  view.v_strides = p.v_strides;
+  view.k_layout = p.k_layout;
+  view.dtype = p.dtype;
+  view.k_scale_PZG = p.k_scale_PZG;
+  view.v_scale_PZG = p.v_scale_PZG;
+  view.P = p.P;
+  view.Z = p.Z;
+  view.G = p.G;
+  view.K = p.K;
+  view.U = p.U;
+  view.length_BG = &from.length;
+  return view;
+}
+
+Tensor ContiguousCache::attend(std::int64_t layer, const Tensor& q_NHK) {
+  const Layer& from = impl_->at(layer);
+  Tensor start_J = Tensor::empty({2}, DType::kI32);
+  start_J.mutable_data<std::int32_t>()[0] = 0;
+  start_J.mutable_data<std::int32_t>()[1] = static_cast<std::int32_t>(q_NHK.size(0));
+  AttentionSpec spec = from.spec.attention;
+  spec.alignment = Alignment::kBottomRight;
+  return attention(q_NHK, start_J, view(layer), spec).out_NHU;
+}
+
+void ContiguousCache::advance(std::int64_t tokens) {
+  QUIRE_CHECK(tokens >= 0 && impl_->length + tokens <= impl_->capacity, "advance by ", tokens,
+              " from ", impl_->length, " of ", impl_->capacity);
+  impl_->length += tokens;
+}
+
+void ContiguousCache::truncate(std::int64_t length) {
+  QUIRE_CHECK(length >= 0 && length <= impl_->length, "truncate to ", length,
+              ", but the cache has ", impl_->length, " tokens");
+  impl_->length = length;
+  for (Layer& layer : impl_->layers) layer.length = length;
+}
+
+std::int64_t ContiguousCache::bytes_per_token() const {
+  std::int64_t bytes = 0;
+  for (const Layer& layer : impl_->layers) {
+    bytes += layer.spec.G * (layer.spec.K + layer.spec.U) *
+             static_cast<std::int64_t>(size_of(impl_->kv));
+    if (impl_->kv == DType::kI8)
+      bytes += layer.spec.G * 2 * static_cast<std::int64_t>(sizeof(float));
+  }
+  return bytes;
+}
+
+std::int64_t ContiguousCache::bytes() const { return impl_->length * bytes_per_token(); }
+
+}  // namespace quire::cache
