@@ -5,7 +5,8 @@
 
 namespace quire {
 
-// Always inlined: sources that are compiled for several instruction sets use these, and must not share a compiled copy.
+// Always inlined: sources that are compiled for several instruction sets use these, and must not
+// share a compiled copy.
 
 /// IEEE 754 binary16, storage only: convert to float to compute.
 struct Half {
@@ -18,7 +19,9 @@ struct BFloat16 {
 };
 
 /// Exact.
-[[gnu::always_inline]] constexpr float to_float(BFloat16 x) { return std::bit_cast<float>(std::uint32_t{x.bits} << 16); }
+[[gnu::always_inline]] constexpr float to_float(BFloat16 x) {
+  return std::bit_cast<float>(std::uint32_t{x.bits} << 16);
+}
 
 /// Exact, subnormals and NaN payloads included.
 [[gnu::always_inline]] constexpr float to_float(Half x) {
