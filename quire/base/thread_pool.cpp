@@ -1,9 +1,11 @@
 #include "quire/base/thread_pool.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -28,6 +30,19 @@ void pause() {
 
 /// True inside a piece: a nested run must not wait for threads that may be waiting for it.
 thread_local bool inside_piece = false;
+
+/// All pieces in this thread; the first exception goes on once the rest have run.
+void run_here(std::int64_t pieces, const FunctionRef<void(std::int64_t)>& body) {
+  std::exception_ptr error;
+  for (std::int64_t piece = 0; piece < pieces; ++piece) {
+    try {
+      body(piece);
+    } catch (...) {
+      if (!error) error = std::current_exception();
+    }
+  }
+  if (error) std::rethrow_exception(error);
+}
 
 }  // namespace
 
@@ -60,6 +75,13 @@ struct ThreadPool::State {
     inside_piece = false;
   }
 
+  void stop_workers() {
+    stop = true;
+    epoch.fetch_add(1, std::memory_order_release);
+    epoch.notify_all();
+    for (std::thread& worker : workers) worker.join();
+  }
+
   /// Returns once `value` differs from `old`: spins for kSpin, then parks.
   void wait_while(std::atomic<std::uint32_t>& value, std::uint32_t old) const {
     if (spins) {
@@ -88,22 +110,25 @@ ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
   QUIRE_CHECK(threads >= 1 && threads <= 4096, "threads is ", threads, "; it may be 1 to 4096");
   const unsigned cores = std::thread::hardware_concurrency();
   state_->spins = cores == 0 || static_cast<unsigned>(threads) <= cores;
-  for (int i = 1; i < threads; ++i)
-    state_->workers.emplace_back([state = state_.get()] { state->work(); });
+  state_->workers.reserve(static_cast<std::size_t>(threads - 1));
+  try {
+    for (int i = 1; i < threads; ++i)
+      state_->workers.emplace_back([state = state_.get()] { state->work(); });
+  } catch (const std::system_error&) {
+    const std::size_t got = state_->workers.size() + 1;
+    state_->stop_workers();
+    throw ArgumentError(
+        concat("threads is ", threads, ", but the system gave only ", std::uint64_t{got}));
+  }
 }
 
-ThreadPool::~ThreadPool() {
-  state_->stop = true;
-  state_->epoch.fetch_add(1, std::memory_order_release);
-  state_->epoch.notify_all();
-  for (std::thread& worker : state_->workers) worker.join();
-}
+ThreadPool::~ThreadPool() { state_->stop_workers(); }
 
 int ThreadPool::threads() const { return static_cast<int>(state_->workers.size()) + 1; }
 
 void ThreadPool::run(std::int64_t pieces, FunctionRef<void(std::int64_t)> body) {
   if (state_->workers.empty() || pieces <= 1 || inside_piece) {
-    for (std::int64_t piece = 0; piece < pieces; ++piece) body(piece);
+    run_here(pieces, body);
     return;
   }
   const std::lock_guard lock(state_->mutex);

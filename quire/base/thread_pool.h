@@ -14,13 +14,13 @@ class FunctionRef;
 template <class R, class... Args>
 class FunctionRef<R(Args...)> {
  public:
-  template <class F>
+  template <class F, class = std::enable_if_t<!std::is_same_v<std::remove_cvref_t<F>, FunctionRef>>>
   FunctionRef(F&& f)  // NOLINT: converts on purpose
       : object_(const_cast<void*>(static_cast<const void*>(&f))),
         call_([](void* object, Args... args) -> R {
-          return (*static_cast<std::remove_reference_t<F>*>(object))(static_cast<Args>(args)...);
+          return (*static_cast<std::remove_reference_t<F>*>(object))(static_cast<Args&&>(args)...);
         }) {}
-  R operator()(Args... args) const { return call_(object_, static_cast<Args>(args)...); }
+  R operator()(Args... args) const { return call_(object_, static_cast<Args&&>(args)...); }
 
  private:
   void* object_;
@@ -33,7 +33,8 @@ class FunctionRef<R(Args...)> {
 /// callers split work into pieces whose bits do not depend on who computes them.
 class ThreadPool {
  public:
-  /// `threads` >= 1, the caller included. Throws ArgumentError.
+  /// `threads` is 1 to 4096, the caller included. Throws ArgumentError, also when the system does
+  /// not give so many.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
