@@ -1,0 +1,52 @@
+#include "cli/model_name.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <cstdlib>
+#include <string_view>
+#include <utility>
+
+#include "quire/base/error.h"
+#include "quire/base/file_ops.h"
+
+namespace quire::cli {
+namespace {
+
+constexpr std::array<std::pair<std::string_view, std::string_view>, 1> kModels{
+    {{"smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"}}};
+
+std::string cache_folder() {
+  const char* cache = std::getenv("XDG_CACHE_HOME");
+  if (cache != nullptr && *cache == '/') return cache;  // the standard ignores relative ones
+  const char* home = std::getenv("HOME");
+  return fmt::format("{}/.cache", home == nullptr ? "" : home);
+}
+
+std::string_view known_file(const std::string& name) {
+  for (const auto& [known, file] : kModels) {
+    if (name == known) return file;
+  }
+  return {};
+}
+
+}  // namespace
+
+std::string model_path(const std::string& name) {
+  const std::string_view file = known_file(name);
+  return file.empty() ? name : fmt::format("{}/quire/models/{}", cache_folder(), file);
+}
+
+std::shared_ptr<const model::ModelFile> open_model(const std::string& name) {
+  const std::string path = model_path(name);
+  if (!known_file(name).empty() && !file_ops().exists(path)) {
+    throw FormatError(path, fmt::format("no such file; `scripts/fetch_model {}` fetches it", name));
+  }
+  try {
+    return model::ModelFile::open(path);
+  } catch (const IoError& error) {
+    throw FormatError(fmt::format("{}; MODEL is a .gguf file or the name smollm2", error.what()));
+  }
+}
+
+}  // namespace quire::cli

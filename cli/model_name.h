@@ -1,0 +1,17 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "quire/model/model.h"
+
+namespace quire::cli {
+
+/// The file that MODEL means: a known name stands for a file in
+/// ${XDG_CACHE_HOME:-~/.cache}/quire/models, anything else is a path.
+std::string model_path(const std::string& name);
+
+/// Opens MODEL. Throws FormatError for everything that is no supported model, an absent file too.
+std::shared_ptr<const model::ModelFile> open_model(const std::string& name);
+
+}  // namespace quire::cli

@@ -1,0 +1,149 @@
+#include "cli/options.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+
+#include "cli/nearest.h"
+#include "cli/output.h"
+#include "quire/base/error.h"
+
+namespace quire::cli {
+
+struct Options::Impl {
+  explicit Impl(const std::string& summary) : app(summary) {}
+  CLI::App app;
+  std::string group = "Options";
+};
+
+Options::Options(const std::string& command, const std::string& summary)
+    : command_("quire " + command), impl_(std::make_unique<Impl>(summary)) {
+  impl_->app.name(command_);
+  impl_->app.get_formatter()->column_width(30);
+  impl_->app.set_help_flag("--help,-h", "Print this and leave");
+}
+
+Options::~Options() = default;
+
+void Options::group(const std::string& title) { impl_->group = title; }
+
+void Options::add(const std::string& name, const std::string& unit, const std::string& help,
+                  std::function<void(const std::string& text)> take) {
+  const auto callback = [take = std::move(take)](const CLI::results_t& results) {
+    for (const std::string& text : results) take(text);
+    return true;
+  };
+  CLI::Option* option = impl_->app.add_option(name, callback, help);
+  option->type_name(unit)->allow_extra_args(false);
+  if (name.starts_with("--")) option->group(impl_->group);
+}
+
+void Options::argument(const std::string& name, std::optional<std::string>& value,
+                       const std::string& help) {
+  add(name, "", help, [&value](const std::string& text) { value = text; });
+}
+
+void Options::flag(const std::string& name, bool& value, const std::string& help) {
+  impl_->app
+      .add_flag_callback(
+          name, [&value] { value = true; }, help)
+      ->group(impl_->group);
+}
+
+void Options::text(const std::string& name, const std::string& unit,
+                   std::optional<std::string>& value, const std::string& help) {
+  add(name, unit, help, [&value](const std::string& text) { value = text; });
+}
+
+void Options::texts(const std::string& name, const std::string& unit,
+                    std::vector<std::string>& values, const std::string& help) {
+  add(name, unit, help, [&values](const std::string& text) { values.push_back(text); });
+  impl_->app.get_option(name)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+}
+
+void Options::choice(const std::string& name, std::string& value, std::vector<std::string> choices,
+                     const std::string& help) {
+  const std::string unit = fmt::format("{}", fmt::join(choices, "|"));
+  add(name, unit, help, [&value, name, choices = std::move(choices)](const std::string& text) {
+    if (std::find(choices.begin(), choices.end(), text) == choices.end()) {
+      throw ArgumentError(
+          fmt::format("{} is '{}'; in this version: {}", name, text, fmt::join(choices, ", ")));
+    }
+    value = text;
+  });
+}
+
+void Options::integer(const std::string& name, std::optional<std::int64_t>& value,
+                      IntegerRange range, const std::string& help, Suffix suffix) {
+  add(name, "N", help, [&value, name, range, suffix](const std::string& text) {
+    value = parse_integer(name, text, range, suffix);
+  });
+}
+
+void Options::seed(const std::string& name, std::uint64_t& value, const std::string& help) {
+  add(name, "N", help,
+      [&value, name](const std::string& text) { value = parse_unsigned(name, text); });
+}
+
+void Options::number(const std::string& name, std::optional<double>& value, NumberRange range,
+                     const std::string& help) {
+  add(name, "X", help,
+      [&value, name, range](const std::string& text) { value = parse_number(name, text, range); });
+}
+
+void Options::integers(const std::string& name, std::optional<std::vector<std::int64_t>>& values,
+                       IntegerRange range, const std::string& help) {
+  add(name, "N,N", help, [&values, name, range](const std::string& text) {
+    values = parse_integers(name, text, range);
+  });
+}
+
+namespace {
+
+/// The message for what the command does not know, or empty when all was known.
+std::string unknown(const CLI::App& app, const std::string& command) {
+  const std::vector<std::string> rest = app.remaining();
+  const auto option = std::find_if(rest.begin(), rest.end(), [](const std::string& word) {
+    return word.size() > 1 && word.front() == '-';
+  });
+  if (option == rest.end()) {
+    return rest.empty()
+               ? std::string()
+               : fmt::format("unexpected argument '{}' ({} --help)", rest.front(), command);
+  }
+  std::vector<std::string> known;
+  for (const CLI::Option* candidate : app.get_options()) {
+    for (const std::string& name : candidate->get_lnames()) known.push_back("--" + name);
+  }
+  const std::string typed = option->substr(0, option->find('='));
+  const std::string meant = nearest(typed, known);
+  const std::string advice = meant.empty() ? "" : fmt::format("did you mean {}? ", meant);
+  return fmt::format("unknown option {}; {}({} --help)", typed, advice, command);
+}
+
+}  // namespace
+
+bool Options::parse(std::span<const std::string> arguments) {
+  std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());  // as CLI11 wants them
+  try {
+    impl_->app.parse(std::move(reversed));
+  } catch (const CLI::CallForHelp&) {
+    print(impl_->app.help());
+    return false;
+  } catch (const CLI::ParseError& error) {
+    const std::string message = unknown(impl_->app, command_);
+    throw ArgumentError(message.empty() ? fmt::format("{} ({} --help)", error.what(), command_)
+                                        : message);
+  }
+  return true;
+}
+
+const std::string& Options::need(const std::optional<std::string>& value,
+                                 const std::string& name) const {
+  if (!value) throw ArgumentError(fmt::format("{} is missing ({} --help)", name, command_));
+  return *value;
+}
+
+}  // namespace quire::cli

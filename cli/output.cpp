@@ -1,0 +1,85 @@
+#include "cli/output.h"
+
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+#include <string>
+
+#include "quire/base/error.h"
+
+namespace quire::cli {
+namespace {
+
+bool write_all(int file, std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t put = ::write(file, text.data(), text.size());
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0) return false;
+    text.remove_prefix(static_cast<std::size_t>(put));
+  }
+  return true;
+}
+
+std::string environment(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? std::string() : std::string(value);
+}
+
+/// As the C library decides: LC_ALL, then LC_CTYPE, then LANG.
+bool speaks_utf8() {
+  for (const char* name : {"LC_ALL", "LC_CTYPE", "LANG"}) {
+    std::string value = environment(name);
+    if (value.empty()) continue;
+    std::transform(value.begin(), value.end(), value.begin(), [](char c) {
+      return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+    });
+    return value.find("utf-8") != std::string::npos || value.find("utf8") != std::string::npos;
+  }
+  return false;
+}
+
+}  // namespace
+
+void print(std::string_view text) {
+  if (write_all(STDOUT_FILENO, text)) return;
+  if (errno == EPIPE) throw OutputClosed{};
+  throw IoError("standard output", "cannot write", errno);
+}
+
+void print_json(const Json& object) { print(object.dump() + "\n"); }
+
+void write_error(std::string_view text) { static_cast<void>(write_all(STDERR_FILENO, text)); }
+
+void note(std::string_view line) { write_error(std::string(line) + "\n"); }
+
+Terminal error_terminal() {
+  Terminal terminal;
+  terminal.present = ::isatty(STDERR_FILENO) == 1;
+  const std::string kind = environment("TERM");
+  terminal.plain =
+      !environment("NO_COLOR").empty() || kind.empty() || kind == "dumb" || !speaks_utf8();
+  winsize size{};
+  if (::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) {
+    terminal.columns = size.ws_col;
+  }
+  return terminal;
+}
+
+bool output_is_terminal() { return ::isatty(STDOUT_FILENO) == 1; }
+bool input_is_terminal() { return ::isatty(STDIN_FILENO) == 1; }
+
+void prepare_standard_files() {
+  for (const int file : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (::fcntl(file, F_GETFD) != 0 && errno == EBADF) {
+      static_cast<void>(::open("/dev/null", O_RDWR));  // the lowest free number: this one
+    }
+  }
+  std::signal(SIGPIPE, SIG_IGN);
+}
+
+}  // namespace quire::cli

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <string_view>
+
+#include "quire/base/json.h"
+
+namespace quire::cli {
+
+/// Whoever read standard output has gone: the program ends quietly.
+struct OutputClosed {};
+
+/// To standard output, at once. Throws OutputClosed; IoError.
+void print(std::string_view text);
+/// One line of JSON to standard output.
+void print_json(const Json& object);
+/// A line to standard error; what cannot be written there is lost.
+void note(std::string_view line);
+/// Raw text to standard error.
+void write_error(std::string_view text);
+
+/// What standard error is: where progress and tables go.
+struct Terminal {
+  bool present = false;  // a person looks at it
+  bool plain = true;     // no escape sequences, ASCII only: NO_COLOR, TERM=dumb, not UTF-8
+  int columns = 80;
+};
+Terminal error_terminal();
+bool output_is_terminal();
+bool input_is_terminal();
+
+/// Opens /dev/null in place of closed standard files, so that a model file cannot become one, and
+/// ignores SIGPIPE. Called once, first.
+void prepare_standard_files();
+
+}  // namespace quire::cli
