@@ -17,8 +17,8 @@ namespace quire::kernel::QUIRE_ISA_NS {
 
 inline constexpr int kLanes = 16;
 
-/// e^x, at most 2 ulp off above e^-87.3; below (−inf included) it is 0, so a masked score weighs
-/// exactly nothing.
+/// e^x, at most 2 ulp off between e^-87.3 and e^88.7. Below (−inf included) it is 0, so a masked
+/// score weighs exactly nothing; above (∞ included) it stays at e^88.7, 3.4028e38.
 QUIRE_INLINE F32 exp(F32 x) {
   const F32 clamped =
       max(set1(-87.33654f), min(set1(88.72283f), x));  // in this order a NaN stays one

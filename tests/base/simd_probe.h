@@ -1,0 +1,52 @@
+#pragma once
+
+// The vectors of quire/base/simd.h, one function each, for every instruction set.
+
+#include <cstdint>
+
+#include "quire/base/isa.h"
+
+namespace quire::kernel {
+
+enum class Probe {
+  kLoadStore,
+  kAdd,
+  kSub,
+  kMul,
+  kDiv,
+  kFma,
+  kMax,
+  kMin,
+  kAbs,
+  kSqrt,
+  kRound,
+  kScaleByPower,
+  kSelectLess,
+  kExp,
+  kSet1,
+  kZero,
+};
+
+enum class Widen { kF16, kBF16, kI8, kU8 };
+enum class Narrow { kF16, kBF16, kI8 };
+
+/// out[16] = operation on 16 floats each.
+QUIRE_DECLARE_KERNEL(void, probe, Probe operation, const float* a, const float* b, const float* c,
+                     float* out)
+QUIRE_DECLARE_KERNEL(void, probe_widen, Widen from, const void* in, float* out)
+QUIRE_DECLARE_KERNEL(void, probe_narrow, Narrow to, const float* in, void* out)
+QUIRE_DECLARE_KERNEL(void, probe_keep_lanes, const float* x, int begin, int end, const float* other,
+                     float* out)
+/// out has n floats.
+QUIRE_DECLARE_KERNEL(void, probe_first, const float* in, int n, float* loaded16, float* out)
+QUIRE_DECLARE_KERNEL(bool, probe_all_finite, const float* x)
+QUIRE_DECLARE_KERNEL(float, probe_reduce_add, const float* x)
+QUIRE_DECLARE_KERNEL(float, probe_reduce_max, const float* x)
+/// out[i] = start + Σ_j a[4i + j] · b[4i + j], as floats.
+QUIRE_DECLARE_KERNEL(void, probe_dot4, std::int32_t start, const std::uint8_t* a,
+                     const std::int8_t* b, float* out)
+QUIRE_DECLARE_KERNEL(void, probe_nibbles, const std::uint8_t* in, std::uint8_t* low,
+                     std::uint8_t* high)
+QUIRE_DECLARE_KERNEL(void, probe_repeat4, const std::uint8_t* in, std::uint8_t* out)
+
+}  // namespace quire::kernel

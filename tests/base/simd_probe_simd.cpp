@@ -1,0 +1,90 @@
+#include "quire/base/simd.h"
+
+#include "tests/base/simd_probe.h"
+
+namespace quire::kernel::QUIRE_ISA_NS {
+
+static F32 compute(Probe operation, F32 a, F32 b, F32 c) {
+  switch (operation) {
+    case Probe::kLoadStore:
+      return a;
+    case Probe::kAdd:
+      return add(a, b);
+    case Probe::kSub:
+      return sub(a, b);
+    case Probe::kMul:
+      return mul(a, b);
+    case Probe::kDiv:
+      return div(a, b);
+    case Probe::kFma:
+      return fma(a, b, c);
+    case Probe::kMax:
+      return max(a, b);
+    case Probe::kMin:
+      return min(a, b);
+    case Probe::kAbs:
+      return abs(a);
+    case Probe::kSqrt:
+      return sqrt(a);
+    case Probe::kRound:
+      return round(a);
+    case Probe::kScaleByPower:
+      return scale_by_power(a, b);
+    case Probe::kSelectLess:
+      return select_less(a, b, c, a);
+    case Probe::kExp:
+      return exp(a);
+    case Probe::kSet1: {
+      float first[16];
+      store(first, a);
+      return set1(first[0]);
+    }
+    case Probe::kZero:
+      return zero();
+  }
+  return zero();
+}
+
+void probe(Probe operation, const float* a, const float* b, const float* c, float* out) {
+  store(out, compute(operation, load(a), load(b), load(c)));
+}
+
+void probe_widen(Widen from, const void* in, float* out) {
+  store(out, from == Widen::kF16    ? load_f16(in)
+             : from == Widen::kBF16 ? load_bf16(in)
+             : from == Widen::kI8   ? load_i8(in)
+                                    : load_u8(in));
+}
+
+void probe_narrow(Narrow to, const float* in, void* out) {
+  if (to == Narrow::kF16) store_f16(out, load(in));
+  if (to == Narrow::kBF16) store_bf16(out, load(in));
+  if (to == Narrow::kI8) store_i8(out, load(in));
+}
+
+void probe_keep_lanes(const float* x, int begin, int end, const float* other, float* out) {
+  store(out, keep_lanes(load(x), begin, end, load(other)));
+}
+
+void probe_first(const float* in, int n, float* loaded16, float* out) {
+  const F32 x = load_first(in, n);
+  store(loaded16, x);
+  store_first(out, x, n);
+}
+
+bool probe_all_finite(const float* x) { return all_finite(load(x)); }
+float probe_reduce_add(const float* x) { return reduce_add(load(x)); }
+float probe_reduce_max(const float* x) { return reduce_max(load(x)); }
+
+void probe_dot4(std::int32_t start, const std::uint8_t* a, const std::int8_t* b, float* out) {
+  store(out, to_f32(dot4(set1_i32(start), load_bytes(a), load_bytes(b))));
+}
+
+void probe_nibbles(const std::uint8_t* in, std::uint8_t* low, std::uint8_t* high) {
+  store_bytes(low, low_nibbles(load_bytes(in)));
+  store_bytes(high, high_nibbles(load_bytes(in)));
+}
+
+void probe_repeat4(const std::uint8_t* in, std::uint8_t* out) { store_bytes(out, repeat4(in)); }
+
+}  // namespace quire::kernel::QUIRE_ISA_NS
