@@ -14,7 +14,6 @@ namespace quire::kernel::QUIRE_ISA_NS {
 namespace {
 
 // ---- block types
-// ------------------------------------------------------------------------------------------------------
 
 /// Calls f with the block type of a WeightType, in the order of that enum. A further type is one
 /// line here.
@@ -217,13 +216,16 @@ void integer(const MatmulPiece& a) {
   }
 }
 
+/// Below this 127 / x overflows, and a group counts as zeros.
+constexpr float kSmallestGroup = 0x1p-120f;
+
 /// Rounds 32 values to int8 by their largest magnitude; what is left over stays in `rest`.
 QUIRE_INLINE Rounded round_group(const F32 (&x)[2], std::int8_t* out, F32 (&rest)[2]) {
   const float largest = reduce_max(max(abs(x[0]), abs(x[1])));
   // A NaN or infinity must reach the output, not become some integer.
   const bool finite = all_finite(x[0]) && all_finite(x[1]);
   const float scale = finite ? largest / 127.0f : __builtin_nanf("");
-  const float inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
+  const float inverse = largest > kSmallestGroup ? 127.0f / largest : 0.0f;
   F32 total = zero();
   for (int h = 0; h < 2; ++h) {
     const F32 rounded = round(mul(x[h], set1(inverse)));
@@ -232,7 +234,7 @@ QUIRE_INLINE Rounded round_group(const F32 (&x)[2], std::int8_t* out, F32 (&rest
     total = add(total, rounded);
   }
   const float sum = reduce_add(total);  // whole numbers below 2^12: exact
-  return {scale, scale * sum, static_cast<std::int32_t>(sum)};
+  return {scale, scale * sum, finite ? static_cast<std::int32_t>(sum) : 0};
 }
 
 }  // namespace

@@ -23,7 +23,7 @@ std::int64_t panel_bytes(WeightType type, std::int64_t columns) {
 }
 
 std::int64_t panel_count(std::int64_t rows) {
-  return (rows + kernel::kPanelRows - 1) / kernel::kPanelRows;
+  return rows / kernel::kPanelRows + (rows % kernel::kPanelRows != 0 ? 1 : 0);
 }
 
 std::shared_ptr<std::byte> allocate(std::int64_t bytes) {
