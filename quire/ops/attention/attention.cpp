@@ -50,8 +50,8 @@ void check_table(const KvView& kv, std::int64_t b, std::int64_t g) {
     row = kv.table + (kv.table_head_stride == 0 ? b * kv.W : (b * kv.G + g) * kv.table_head_stride);
     width = kv.W;
   }
-  QUIRE_CHECK(pages <= width && length <= kLastPosition, "kv.length of sequence ", b, " is ", length, ", but its table has ",
-              width, " pages of ", kv.Z);
+  QUIRE_CHECK(pages <= width && length <= kLastPosition, "kv.length of sequence ", b, " is ",
+              length, ", but its table has ", width, " pages of ", kv.Z);
   for (std::int64_t w = 0; w < pages; ++w) {
     const std::int64_t page = row == nullptr ? b : row[w];
     QUIRE_CHECK(page >= 0 && page < kv.P, "kv.table: page ", w, " of sequence ", b, " is ", page,
