@@ -20,13 +20,13 @@ struct AttentionResult {
 /// start_J  i32 [B+1], start[0] = 0, ascending; zero lengths are legal
 /// kv       the view; H must be a multiple of G, query head h reads kv head h / (H/G)
 ///
-/// Throws     ArgumentError on shapes, dtypes, a page number outside the pool, lengths beyond the
-/// table, or an alignment left unset. Order      a partial result per 256 key positions, in tiles
-/// of 64, merged in order: bits depend neither on threads, nor on
-///            how many queries come at once, nor on where pages lie. A key that is masked is
-///            skipped: NaN in it reaches nothing.
-/// Memory     the result and per-thread tiles.
-/// Source     Milakov and Gimelshein 2018 (online softmax); Dao et al. 2022 (tiles).
+/// Throws  ArgumentError on shapes, dtypes, a page number outside the pool, lengths beyond the
+///         table, or an alignment left unset.
+/// Order   a partial result per 256 key positions, in tiles of 64, merged in order: bits depend
+///         neither on threads, nor on how many queries come at once, nor on where pages lie. A key
+///         that is masked is skipped: NaN in it reaches nothing.
+/// Memory  the result and per-thread tiles; with few queries also one partial result per 256 keys.
+/// Source  Milakov and Gimelshein 2018 (online softmax); Dao et al. 2022 (tiles).
 AttentionResult attention(const Tensor& q_NHK, const Tensor& start_J, const KvView& kv,
                           const AttentionSpec& spec);
 
@@ -38,8 +38,8 @@ AttentionResult merge_attention(const AttentionResult& a, const AttentionResult&
 /// What attention_backward adds to; null leaves one out.
 struct AttentionGradients {
   Tensor dq_NHK;             // written
-  void* dk_pages = nullptr;  // f32, added to, the strides of k_pages; a page that several sequences
-                             // see gets the sum
+  // f32, added to, the strides of k_pages; a page that several sequences see gets the sum.
+  void* dk_pages = nullptr;
   void* dv_pages = nullptr;
   float* dbias = nullptr;
   float* dslope_H = nullptr;

@@ -15,14 +15,14 @@ inline constexpr std::int64_t kUnlimited = INT64_MAX;
 struct AttentionSpec {
   double scale = 0;    // 0: 1/√K
   double softcap = 0;  // c > 0: c · tanh(score / c); 0: none
-  std::int64_t window_left =
-      kUnlimited;                 // a query at position p sees keys in [p − left, p + right]
-  std::int64_t window_right = 0;  // 0 is causal; kUnlimited is not
+  // A query at position p sees keys in [p − left, p + right]; right = 0 is causal.
+  std::int64_t window_left = kUnlimited;
+  std::int64_t window_right = 0;
   Alignment alignment = Alignment::kUnset;
   const float* slope_H = nullptr;  // ALiBi
   const float* sink_H = nullptr;   // a logit without a value
-  const float* mask_TS =
-      nullptr;  // added to the scores of the only sequence; row stride mask_stride
+  // Added to the scores of the only sequence; rows are mask_stride apart.
+  const float* mask_TS = nullptr;
   std::int64_t mask_stride = 0;
 };
 

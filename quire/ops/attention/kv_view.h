@@ -38,17 +38,17 @@ struct KvView {
   const float* bias = nullptr;  // [P, Z, bias_heads], added to the score; null = 0
   std::int64_t bias_heads = 1;  // 1, G or H
 
-  const std::int32_t* table = nullptr;  // [B, W], or [B, G, W] with table_head_stride; -1 unused.
-                                        // null: page b of sequence b
+  // [B, W], or [B, G, W] with table_head_stride; -1 unused. null: sequence b has page b.
+  const std::int32_t* table = nullptr;
   std::int64_t W = 1;
   std::int64_t table_head_stride = 0;  // 0: one row per sequence; W: one per kv head
-  const std::int32_t* table_start_J =
-      nullptr;  // CSR: pages of sequence b are table[start[b] … start[b+1])
+  // CSR: the pages of sequence b are table[start[b] … start[b+1]).
+  const std::int32_t* table_start_J = nullptr;
 
   const std::int64_t* length_BG = nullptr;  // keys of each sequence
   std::int64_t length_stride_G = 0;         // 0: one per sequence; 1: one per kv head
-  const std::int64_t* first_BG =
-      nullptr;  // position of slot 0; null = 0. Same strides as length_BG
+  // The position of slot 0; null = 0. Strides as of length_BG.
+  const std::int64_t* first_BG = nullptr;
   const std::uint64_t* version_P = nullptr;  // write counter of each page, checked by backward
 };
 

@@ -27,7 +27,8 @@ struct KvPages {
 /// slot_N  i64                  page · Z + slot of each token; −1 skips it
 ///
 /// Throws  ArgumentError on shapes, dtypes, and a slot outside [−1, P · Z) (with its place);
-/// nothing is written then. Order   a slot that is named twice holds the later token.
+///         nothing is written then.
+/// Order   a slot that is named twice holds the later token.
 void kv_write(const KvPages& pages, const Tensor& k_NGK, const Tensor& v_NGU, const Tensor& slot_N);
 
 }  // namespace quire

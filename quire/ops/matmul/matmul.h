@@ -22,8 +22,7 @@ enum class MatmulMode : std::uint8_t { kExact, kFast, kFastTwoTerm };
 ///
 /// Throws  ArgumentError when x_ND's D is not the weight's columns.
 /// Order   each output is one chain of FMAs over d (kFast: over groups of 32), whatever N and the
-/// number of threads:
-///         a row's bits do not depend on the other rows.
+///         number of threads: a row's bits do not depend on the other rows.
 Tensor matmul(const Tensor& x_ND, const Weight& weight, MatmulMode mode);
 
 /// The same for several weights of one input, which is rounded once: one result for each weight, in

@@ -11,8 +11,8 @@
 namespace quire {
 
 /// How the elements of a weight are stored: plain numbers, or blocks of quantized numbers along a
-/// row (GGUF's formats). A further block type is one file in ops/matmul/block/ and one line in
-/// block/table.h.
+/// row (GGUF's formats). A further block type is one file in ops/matmul/block/, one line in
+/// matmul_simd.cpp, and its name here.
 enum class WeightType : std::uint8_t { kF32, kF16, kBF16, kQ4_1, kQ8_0 };
 
 /// "F32", "F16", "BF16", "Q4_1", "Q8_0".
