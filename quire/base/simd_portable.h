@@ -122,7 +122,8 @@ QUIRE_INLINE I32 set1_i32(std::int32_t x) {
 QUIRE_INLINE F32 to_f32(I32 x) { QUIRE_LANES(static_cast<float>(x.v[i])); }
 QUIRE_INLINE void store_i8(void* p, F32 x) {
   for (int i = 0; i < 16; ++i) {
-    const float limited = x.v[i] < -128.0f ? -128.0f : x.v[i] > 127.0f ? 127.0f : x.v[i];
+    // A NaN becomes -128, as it does in AVX-512.
+    const float limited = x.v[i] > -128.0f ? (x.v[i] < 127.0f ? x.v[i] : 127.0f) : -128.0f;
     static_cast<std::int8_t*>(p)[i] = static_cast<std::int8_t>((limited + 0x1.8p23f) - 0x1.8p23f);
   }
 }

@@ -18,8 +18,9 @@ void kv_write(const KvPages& pages, const Tensor& k_NGK, const Tensor& v_NGU,
   const bool stores =
       pages.dtype == DType::kF32 || pages.dtype == DType::kF16 || pages.dtype == DType::kBF16;
   const bool scales = pages.k_scale_PZG != nullptr && pages.v_scale_PZG != nullptr;
-  QUIRE_CHECK(stores || (pages.dtype == DType::kI8 && scales), "pages are ", to_string(pages.dtype),
-              "; kv_write stores f32, bf16, f16, and i8 with scales");
+  const bool no_scales = pages.k_scale_PZG == nullptr && pages.v_scale_PZG == nullptr;
+  QUIRE_CHECK((stores && no_scales) || (pages.dtype == DType::kI8 && scales), "pages are ",
+              to_string(pages.dtype), "; kv_write stores f32, bf16, f16, and i8 with scales");
   QUIRE_CHECK(pages.k_layout == KLayout::kRows || pages.Z % 16 == 0, "pages have Z = ", pages.Z,
               "; keys in blocks need a multiple of 16");
   const Tensor k = k_NGK.contiguous_copy(), v = v_NGU.contiguous_copy(),

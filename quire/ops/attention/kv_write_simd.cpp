@@ -23,26 +23,34 @@ struct StoreI8 {
   QUIRE_INLINE void put(void* p, F32 x) { store_i8(p, x); }
 };
 
+// Below this 127 / x overflows, and a row counts as zeros.
+constexpr float kSmallestRow = 0x1p-120f;
+
+/// The largest magnitude of a row; NaN when it holds what is not finite, so that its scale says so.
 float largest_magnitude(const float* x, std::int64_t K) {
   F32 largest = zero();
-  for (std::int64_t k = 0; k < K; k += 16)
-    largest = max(largest, abs(load_first(x + k, K - k < 16 ? static_cast<int>(K - k) : 16)));
-  return reduce_max(largest);
+  bool finite = true;
+  for (std::int64_t k = 0; k < K; k += 16) {
+    const F32 part = load_first(x + k, K - k < 16 ? static_cast<int>(K - k) : 16);
+    finite = finite && all_finite(part);
+    largest = max(largest, abs(part));
+  }
+  return finite ? reduce_max(largest) : __builtin_nanf("");
 }
 
 template <class Store>
 void write(const KvWrite& a, std::int64_t first, std::int64_t last) {
   constexpr std::int64_t kBytes = Store::kBytes;
   for (std::int64_t n = 0; n < a.N; ++n) {
+    if (a.slot_N[n] < 0) continue;  // before the division: a pool without slots has Z = 0
     const std::int64_t slot = a.slot_N[n] % a.Z, page = a.slot_N[n] / a.Z;
-    if (a.slot_N[n] < 0) continue;
     for (std::int64_t g = first; g < last; ++g) {
       const float* x = a.x_NGK + (n * a.G + g) * a.K;
       F32 factor = set1(1.0f);
       if (a.scale_PZG != nullptr) {
         const float largest = largest_magnitude(x, a.K);
         a.scale_PZG[a.slot_N[n] * a.G + g] = largest / 127.0f;
-        factor = set1(largest > 0.0f ? 127.0f / largest : 0.0f);
+        factor = set1(largest > kSmallestRow ? 127.0f / largest : 0.0f);
       }
       auto* head =
           static_cast<std::byte*>(a.pages) + (page * a.page_stride + g * a.head_stride) * kBytes;
