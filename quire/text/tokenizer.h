@@ -43,8 +43,9 @@ class Tokenizer {
   /// supported ones), merges that name absent tokens, duplicate tokens, wrong counts.
   static std::shared_ptr<const Tokenizer> make(TokenizerSpec spec);
 
-  /// Bytes need not be UTF-8: each maximal ill-formed part becomes U+FFFD first. Adds no BOS. Time
-  /// O(n log n).
+  /// Bytes need not be UTF-8: each maximal ill-formed part becomes U+FFFD first. Adds no BOS. A byte
+  /// that the vocabulary has no token for is left out, as Hugging Face does. Time O(n log n).
+  /// Throws ArgumentError for a word of 2 GiB.
   virtual std::vector<std::int32_t> encode(std::span<const Piece> pieces) const = 0;
   std::vector<std::int32_t> encode(std::string_view text, Origin origin) const;
 

@@ -6,8 +6,8 @@
 
 namespace quire::text {
 
-/// Character classes and case mappings as Python's str has them (Unicode 14), which templates were
-/// written for.
+/// Character classes and case mappings as Python's str has them, which templates were written for
+/// (of the Unicode version that utf8proc knows).
 bool is_space(char32_t c);
 bool is_printable(char32_t c);
 bool is_letter(char32_t c);
