@@ -216,7 +216,8 @@ void complete(BenchArguments& a) {
 
 int bench(Arguments arguments) {
   BenchArguments a;
-  Options options("bench", "Speed of a model, and the share of this machine's ceiling.");
+  Options options("bench", "model MODEL",
+                  "Speed of a model, and the share of this machine's ceiling.");
   options.argument("WHAT", a.what, "model");
   options.argument("MODEL", a.model, "A .gguf file or the name smollm2");
   options.group("Measurement");

@@ -170,7 +170,7 @@ int converse(Conversation& conversation) {
 
 int chat(Arguments arguments) {
   ChatArguments a;
-  Options options("chat",
+  Options options("chat", "MODEL",
                   "A conversation; lines are read from standard input. /help lists commands.");
   options.argument("MODEL", a.model, "A .gguf file or the name smollm2");
   options.group("Reading");

@@ -156,7 +156,7 @@ std::string plan_text(const model::MemoryPlan& plan, std::int64_t context, DType
 int info(Arguments arguments) {
   Common common;
   std::optional<std::string> name;
-  Options options("info", "What a model file holds, and the memory it will take.");
+  Options options("info", "MODEL", "What a model file holds, and the memory it will take.");
   options.argument("MODEL", name, "A .gguf file or the name smollm2");
   options.group("Plan");
   add_cache(options, common);

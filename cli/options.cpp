@@ -12,16 +12,46 @@
 
 namespace quire::cli {
 
+namespace {
+
+/// One usage line as we write them, and no more empty lines than needed: --help fits a screen.
+class HelpText : public CLI::Formatter {
+ public:
+  explicit HelpText(std::string usage) : usage_(std::move(usage)) { column_width(30); }
+  std::string make_usage(const CLI::App* /*app*/, std::string /*name*/) const override {
+    return usage_;
+  }
+  std::string make_group(std::string group, bool is_positional,
+                         std::vector<const CLI::Option*> options) const override {
+    return "\n" + group + ":\n" + lines(options, is_positional);
+  }
+  std::string make_positionals(const CLI::App* app) const override {
+    return lines(app->get_options([](const CLI::Option* o) { return o->get_positional(); }), true);
+  }
+
+ private:
+  std::string lines(const std::vector<const CLI::Option*>& options, bool is_positional) const {
+    std::string out;
+    for (const CLI::Option* option : options) out += make_option(option, is_positional);
+    return out;
+  }
+  std::string usage_;
+};
+
+}  // namespace
+
 struct Options::Impl {
   explicit Impl(const std::string& summary) : app(summary) {}
   CLI::App app;
   std::string group = "Options";
 };
 
-Options::Options(const std::string& command, const std::string& summary)
+Options::Options(const std::string& command, const std::string& synopsis,
+                 const std::string& summary)
     : command_("quire " + command), impl_(std::make_unique<Impl>(summary)) {
   impl_->app.name(command_);
-  impl_->app.get_formatter()->column_width(30);
+  impl_->app.formatter(
+      std::make_shared<HelpText>(fmt::format("\nusage: {} {} [option…]\n\n", command_, synopsis)));
   impl_->app.set_help_flag("--help,-h", "Print this and leave");
 }
 
@@ -126,6 +156,7 @@ std::string unknown(const CLI::App& app, const std::string& command) {
 }  // namespace
 
 bool Options::parse(std::span<const std::string> arguments) {
+  impl_->app.get_help_ptr()->group("");  // the one option that everybody knows
   std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());  // as CLI11 wants them
   try {
     impl_->app.parse(std::move(reversed));

@@ -38,8 +38,9 @@ std::string_view trimmed(std::string_view text, std::size_t& removed) {
 }
 
 /// `piece` in parts, each but the first with a cut, at the message's cuts that lie in it.
-/// `at`: where byte `skipped` of the message stands in the piece.
-void split(const text::Piece& piece, std::size_t at, const Message& message, std::size_t skipped,
+/// `at`: where byte `skipped` of the message stands in the piece. True when the piece ends with a cut:
+/// then the next one must begin with it.
+bool split(const text::Piece& piece, std::size_t at, const Message& message, std::size_t skipped,
            std::vector<text::Piece>& out) {
   std::size_t begin = 0;
   bool cut = piece.cut;
@@ -50,7 +51,9 @@ void split(const text::Piece& piece, std::size_t at, const Message& message, std
     begin = end;
     cut = true;
   }
-  out.push_back({piece.text.substr(begin), piece.origin, cut});
+  const bool ends_with_cut = cut && begin == piece.text.size() && begin > 0;
+  if (!ends_with_cut) out.push_back({piece.text.substr(begin), piece.origin, cut});
+  return ends_with_cut;
 }
 
 /// Cuts in the last piece of data that holds the message's text, as it is or trimmed: a template
@@ -69,8 +72,8 @@ std::vector<text::Piece> with_cuts(std::vector<text::Piece> pieces, const Messag
     }
     if (at == std::string::npos) continue;
     std::vector<text::Piece> parts;
-    split(pieces[i], at, message, skipped, parts);
-    if (parts.back().text.empty() && i + 1 < pieces.size()) pieces[i + 1].cut = true;
+    const bool ends_with_cut = split(pieces[i], at, message, skipped, parts);
+    if (ends_with_cut && i + 1 < pieces.size()) pieces[i + 1].cut = true;
     const auto place = pieces.begin() + static_cast<std::ptrdiff_t>(i);
     pieces.insert(pieces.erase(place), parts.begin(), parts.end());
     break;

@@ -171,7 +171,8 @@ Report answer(const RunArguments& a, const model::Model& model, const Prompt& pr
 
 int run(Arguments arguments) {
   RunArguments a;
-  Options options("run", "Reads a prompt and documents, writes an answer.");
+  Options options("run", "MODEL [PROMPT] [--file PATH]…",
+                  "Reads a prompt and documents, writes an answer.");
   declare(options, a);
   if (!options.parse(arguments)) return kOk;
   const std::string& name = options.need(a.model, "MODEL");

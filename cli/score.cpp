@@ -100,7 +100,8 @@ void print_text(const ScoreArguments& a, const generate::Score& score, std::int6
 
 int score(Arguments arguments) {
   ScoreArguments a;
-  Options options("score", "How likely the model finds a text.");
+  Options options("score", "MODEL (--file TEXT | --ids FILE)",
+                  "How likely the model finds a text.");
   declare(options, a);
   if (!options.parse(arguments)) return kOk;
   const std::string& name = options.need(a.model, "MODEL");

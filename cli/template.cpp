@@ -15,7 +15,8 @@ namespace quire::cli {
 int render_template(Arguments arguments) {
   std::optional<std::string> name, source, vars;
   bool json = false, quiet = false;
-  Options options("template", "The prompt that a chat template makes of messages.");
+  Options options("template", "(MODEL | --template FILE) --vars FILE.json",
+                  "The prompt that a chat template makes of messages.");
   options.argument("MODEL", name, "A .gguf file or the name smollm2: its template");
   options.text("--template", "FILE", source, "A template instead; - reads standard input");
   options.text("--vars", "FILE", vars, "JSON object: messages and any other variable; - too");

@@ -82,11 +82,12 @@ Json answer(const TokenizeArguments& a, const text::Tokenizer& tokenizer, const 
   if (a.decode) return text_json(tokenizer, ids_of(object, source, tokenizer.size()));
   const Json* text = object.find("text");
   const Json* hex = object.find("hex");
-  if ((text == nullptr) == (hex == nullptr)) {
-    throw FormatError(source, "expected an object with either 'text' or 'hex'");
+  if (text == nullptr && hex == nullptr) {
+    throw FormatError(source, "expected an object with 'text' or 'hex'");
   }
-  return ids_json(encode(
-      tokenizer, text != nullptr ? text->as_string() : from_hex(hex->as_string(), source), a.bos));
+  // Raw bytes say more than their text, so they count where a line has both.
+  const std::string bytes = hex != nullptr ? from_hex(hex->as_string(), source) : text->as_string();
+  return ids_json(encode(tokenizer, bytes, a.bos));
 }
 
 void tokenize_lines(const TokenizeArguments& a, const text::Tokenizer& tokenizer) {
@@ -123,7 +124,8 @@ void tokenize_text(const TokenizeArguments& a, const text::Tokenizer& tokenizer)
 int tokenize(Arguments arguments) {
   TokenizeArguments a;
   bool quiet = false;
-  Options options("tokenize", "Text to token ids and back. Special tokens are recognised.");
+  Options options("tokenize", "MODEL (TEXT | --file PATH | --jsonl)",
+                  "Text to token ids and back. Special tokens are recognised.");
   options.argument("MODEL", a.model, "A .gguf file or the name smollm2");
   options.argument("TEXT", a.text, "The text, or with --decode the ids; - reads standard input");
   options.text("--file", "PATH", a.file, "The text (or the ids) of a file");
