@@ -61,6 +61,11 @@ void read_rope(const io::GgufFile& gguf, ModelConfig& c) {
         size_or(gguf, rope + "scaling.original_context_length", c.context, 1 << 30));
     c.rope.beta_fast = positive(gguf, rope + "scaling.yarn_beta_fast", 32);
     c.rope.beta_slow = positive(gguf, rope + "scaling.yarn_beta_slow", 1);
+    if (c.rope.beta_slow > c.rope.beta_fast) {
+      throw FormatError(gguf.path(),
+                        concat("key llama.rope.scaling.yarn_beta_slow is ", c.rope.beta_slow,
+                               ", over yarn_beta_fast = ", c.rope.beta_fast));
+    }
     c.rope.attention_factor =
         yarn_attention_factor(c.rope.factor) * positive(gguf, rope + "scaling.attn_factor", 1);
   } else if (type != "none") {
@@ -174,8 +179,11 @@ ModelConfig read_llama_config(const io::GgufFile& gguf) {
                                           c.norm_epsilon, "; it must be 0 to 1"));
   }
   const io::GgufTensor* embedding = gguf.tensor("token_embd.weight");
-  if (embedding == nullptr || embedding->shape.size() != 2)
-    throw FormatError(gguf.path(), "tensor token_embd.weight is missing");
+  if (embedding == nullptr) throw FormatError(gguf.path(), "tensor token_embd.weight is missing");
+  if (embedding->shape.size() != 2) {
+    throw FormatError(gguf.path(), concat("tensor token_embd.weight has shape ",
+                                          to_string(embedding->shape), "; it must be a matrix"));
+  }
   c.V = bounded(gguf, "token_embd.weight (rows)", embedding->shape[0], 1, 1 << 24);
   const auto* tokens = gguf.texts("tokenizer.ggml.tokens");
   if (tokens != nullptr && static_cast<std::int64_t>(tokens->size()) != c.V) {

@@ -29,7 +29,7 @@ struct Pages {
   struct Form {
     DType dtype = DType::kF32;
     KLayout layout = KLayout::kRows;
-    bool head_first = false;  // [G, Z, K] instead of [Z, G, K]; blocks always are
+    bool head_first = false;   // [G, Z, K] instead of [Z, G, K]; blocks always are
     std::int64_t padding = 0;  // elements between heads or slots
     std::int64_t P = 3, Z = 16, G = 2, K = 16, U = 16;
   };
@@ -98,8 +98,8 @@ void put_row(std::vector<std::byte>& pages, DType dtype, float* scale, const flo
     if (dtype == DType::kF16) std::memcpy(to, &half, 2);
     const BFloat16 brain = to_bfloat16(x[i]);
     if (dtype == DType::kBF16) std::memcpy(to, &brain, 2);
-    const auto q = static_cast<std::int8_t>(
-        largest == 0 ? 0 : std::nearbyint(x[i] * (127.0f / largest)));
+    const auto q =
+        static_cast<std::int8_t>(largest == 0 ? 0 : std::nearbyint(x[i] * (127.0f / largest)));
     if (dtype == DType::kI8) std::memcpy(to, &q, 1);
   }
 }
@@ -155,7 +155,7 @@ TEST(KvWrite, puts_every_number_in_its_place_and_touches_nothing_else) {
   for (const Pages::Form& form : forms()) {
     const std::int64_t slots = form.P * form.Z;
     // Over a page's and a block's end, backwards, skipped, and named twice.
-    const std::vector<std::int64_t> slot = {0,         form.Z - 1, form.Z, slots - 1, -1, 3,
+    const std::vector<std::int64_t> slot = {0,          form.Z - 1, form.Z, slots - 1, -1, 3,
                                             form.Z + 2, 3,          -1,     1,         0};
     const auto N = static_cast<std::int64_t>(slot.size());
     const std::vector<float> k = random(N * form.G * form.K, 1), v = random(N * form.G * form.U, 2);
@@ -229,8 +229,7 @@ TEST(KvWrite, i8_takes_a_scale_for_each_token_and_head) {
           << g << ", " << i;
   }
   EXPECT_THAT(pages.k_scale, testing::ElementsAre(-7, -7, -7, -7, 1, 0, -7, -7));
-  EXPECT_THAT(pages.v_scale,
-              testing::ElementsAre(-7, -7, -7, -7, 2, 2e-3f / 127.0f, -7, -7));
+  EXPECT_THAT(pages.v_scale, testing::ElementsAre(-7, -7, -7, -7, 2, 2e-3f / 127.0f, -7, -7));
 }
 
 TEST(KvWrite, i8_stays_within_half_a_step) {
@@ -257,24 +256,35 @@ TEST(KvWrite, i8_stays_within_half_a_step) {
   }
 }
 
+TEST(KvWrite, the_scale_of_an_i8_row_says_when_it_holds_what_is_not_finite) {
+  for (const float wrong : {NAN, INFINITY, -INFINITY}) {
+    Pages pages({DType::kI8, KLayout::kRows, false, 0, 1, 4, 2, 24, 24});
+    std::vector<float> x = random(2 * 24, 15);
+    x[20] = wrong;  // in the first head
+    kv_write(pages.kv, tensor(x, {1, 2, 24}), tensor(x, {1, 2, 24}), slots_of({1}));
+    EXPECT_TRUE(std::isnan(pages.k_scale[2])) << wrong;
+    EXPECT_TRUE(std::isnan(pages.v_scale[2])) << wrong;
+    EXPECT_TRUE(std::isfinite(pages.k_scale[3])) << wrong;
+  }
+}
+
 TEST(KvWrite, inputs_may_have_any_strides) {
   for (const DType dtype : kStored) {
     const Pages::Form form{dtype, KLayout::kBlocks, true, 0, 1, 32, 2, 16, 24};
     Pages plain(form), strided(form);
     const Tensor k = tensor(random(2 * 7 * 16, 5), {2, 7, 16}).transpose(0, 1),
                  v = tensor(random(9 * 2 * 48, 6), {9, 2, 48}).slice(0, 1, 8).slice(2, 10, 34);
-    const std::vector<std::int64_t> numbers = {4, 99, 1, 99, 30, 99, 17, 99, -1, 99, 0, 99, 2, 99};
-    const Tensor slot = slots_of(numbers).view({7, 2}).slice(1, 0, 1).transpose(0, 1);
-    const Tensor row = Tensor::of(std::span<const std::int64_t>(numbers), {7, 2});
+    const Tensor slots = slots_of({99, 4, 1, 30, 17, -1, 0, 2, 99}).slice(0, 1, 8);
     ASSERT_FALSE(k.contiguous());
     ASSERT_FALSE(v.contiguous());
-    kv_write(strided.kv, k, v, slots_of({4, 1, 30, 17, -1, 0, 2}));
+    kv_write(strided.kv, k, v, slots);
     kv_write(plain.kv, k.contiguous_copy(), v.contiguous_copy(),
              slots_of({4, 1, 30, 17, -1, 0, 2}));
     EXPECT_TRUE(strided == plain) << to_string(dtype);
     // One token for many slots: strides of zero.
     Pages expanded(form), repeated(form);
-    const Tensor one = tensor(random(2 * 16, 7), {1, 2, 16}), two = tensor(random(2 * 24, 8), {1, 2, 24});
+    const Tensor one = tensor(random(2 * 16, 7), {1, 2, 16}),
+                 two = tensor(random(2 * 24, 8), {1, 2, 24});
     kv_write(expanded.kv, one.expand({3, 2, 16}), two.expand({3, 2, 24}), slots_of({3, 8, 9}));
     for (const std::int64_t at : {3, 8, 9}) kv_write(repeated.kv, one, two, slots_of({at}));
     EXPECT_TRUE(expanded == repeated) << to_string(dtype);
@@ -315,9 +325,10 @@ TEST(KvWrite, attention_reads_what_was_written) {
       spec.alignment = Alignment::kBottomRight;
       const std::vector<float> q = random(3 * 4 * 16, 14);
       const std::int32_t start[] = {0, 3};
-      const Tensor out = attention(tensor(q, {3, 4, 16}),
-                                   Tensor::of(std::span<const std::int32_t>(start), {2}), view, spec)
-                             .out_NHU;
+      const Tensor out =
+          attention(tensor(q, {3, 4, 16}), Tensor::of(std::span<const std::int32_t>(start), {2}),
+                    view, spec)
+              .out_NHU;
       const auto truth = ref::attention<double>(q, {0, 3}, 4, view, spec);
       for (std::int64_t i = 0; i < out.elements(); ++i)
         ASSERT_NEAR(double{out.data<float>()[i]}, truth.out_NHU[static_cast<std::size_t>(i)], 2e-6);
@@ -332,7 +343,7 @@ TEST(KvWrite, nothing_to_write_is_no_error) {
   kv_write(pages.kv, tensor(random(64, 1), {2, 2, 16}), tensor(random(64, 1), {2, 2, 16}),
            slots_of({-1, -1}));
   EXPECT_TRUE(pages == untouched);
-  // A pool without pages, too.
+  // A pool without pages and slots, too.
   KvPages none;
   none.G = 2, none.K = none.U = 16;
   kv_write(none, tensor(random(64, 1), {2, 2, 16}), tensor(random(64, 1), {2, 2, 16}),
@@ -357,7 +368,9 @@ class KvWriteErrors : public testing::TestWithParam<DType> {
 
 TEST_P(KvWriteErrors, a_slot_out_of_range_is_named_and_nothing_is_written) {
   for (const std::int64_t wrong : {std::int64_t{48}, std::int64_t{-2}, INT64_MAX, INT64_MIN}) {
-    EXPECT_THAT(message_of([&] { kv_write(pages_.kv, x_, x_, slots_of({0, 1, wrong})); }),
+    EXPECT_THAT(message_of([&] {
+                  kv_write(pages_.kv, x_, x_, slots_of({0, 1, wrong}));
+                }),
                 AllOf(HasSubstr("slot_N[2]"), HasSubstr(std::to_string(wrong)), HasSubstr("48")));
     EXPECT_TRUE(pages_ == untouched_);
   }
@@ -396,6 +409,11 @@ TEST_P(KvWriteErrors, pages_that_cannot_be_written) {
   kv.Z = 20;
   EXPECT_THAT(message_of([&] { kv_write(kv, x_, x_, slots); }),
               AllOf(HasSubstr("20"), HasSubstr("16")));
+  if (GetParam() == DType::kI8) {
+    kv = pages_.kv;
+    kv.dtype = DType::kF32;  // which has no scales
+    EXPECT_THAT(message_of([&] { kv_write(kv, x_, x_, slots); }), HasSubstr("scales"));
+  }
   EXPECT_TRUE(pages_ == untouched_);
 }
 
