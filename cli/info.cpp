@@ -163,6 +163,7 @@ int info(Arguments arguments) {
   options.choice("--mode", common.mode, {"exact", "fast"}, "Decides the cache's type [fast]");
   options.group("Output");
   options.flag("--json", common.json, "Print one JSON object (docs/json.md)");
+  options.flag("--quiet", common.quiet, "Accepted; there is nothing to silence");
   options.flag("--verbose", common.verbose, "A line for each tensor");
   if (!options.parse(arguments)) return kOk;
   const DType kv = kv_type(common);

@@ -16,7 +16,7 @@ namespace quire::cli {
 /// unless the option is given; `parse` fills them. Lists are given by repeating the option.
 class Options {
  public:
-  /// `command`: "run"; `synopsis`: what follows it, "MODEL [PROMPT]"; `summary`: one line for --help.
+  /// `command`: "run"; `synopsis`: what follows it, "MODEL [PROMPT]"; `summary`: for --help.
   Options(const std::string& command, const std::string& synopsis, const std::string& summary);
   ~Options();
   Options(const Options&) = delete;

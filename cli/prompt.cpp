@@ -38,8 +38,8 @@ std::string_view trimmed(std::string_view text, std::size_t& removed) {
 }
 
 /// `piece` in parts, each but the first with a cut, at the message's cuts that lie in it.
-/// `at`: where byte `skipped` of the message stands in the piece. True when the piece ends with a cut:
-/// then the next one must begin with it.
+/// `at`: where byte `skipped` of the message stands in the piece. True when the piece ends with
+/// a cut: then the next one must begin with it.
 bool split(const text::Piece& piece, std::size_t at, const Message& message, std::size_t skipped,
            std::vector<text::Piece>& out) {
   std::size_t begin = 0;

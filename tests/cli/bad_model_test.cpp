@@ -1,4 +1,4 @@
-// MODEL is hostile or not there: exit code 3, one line with the file, within little memory and time.
+// MODEL is hostile or not there: exit code 3 and one line with the file, in little memory and time.
 #include <gmock/gmock.h>
 #include <sys/stat.h>
 

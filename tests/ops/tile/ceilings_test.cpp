@@ -55,7 +55,8 @@ TEST(Ceilings, Dot4ChainsDoEveryStep) {
   operands.fill(3);
   // Chain i begins at i and grows by 4 · 9 a step, in each of 16 lanes.
   for (const int steps : {0, 1, 5, 19}) {
-    const float expected = 16 * (kChains * (kChains - 1) / 2 + kChains * 36 * steps);
+    const auto expected =
+        static_cast<float>(16 * (kChains * (kChains - 1) / 2 + kChains * 36 * steps));
     EXPECT_EQ(QUIRE_FOR_ISA(dot4_chains)(operands.data(), steps), expected);
     EXPECT_EQ(kernel::portable::dot4_chains(operands.data(), steps), expected);
   }
