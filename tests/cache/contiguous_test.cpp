@@ -414,6 +414,8 @@ TEST(ContiguousCache, a_view_has_the_tokens_of_the_step_under_way) {
   EXPECT_EQ(view.G, 2);
   EXPECT_EQ(view.K, 20);
   EXPECT_EQ(view.U, 12);
+  cache.truncate(4);
+  for (std::int64_t i = 0; i < 3; ++i) EXPECT_EQ(*cache.view(i).length_BG, 4);
 }
 
 /// Bytes of the pages that hold [begin, begin + bytes) and are in memory.
