@@ -135,9 +135,16 @@ Ended quire(const std::vector<std::string>& arguments, const Start& start) {
 }
 
 std::string scratch_folder() {
+  static const struct Folder {
+    std::filesystem::path path =
+        std::filesystem::path(testing::TempDir()) / ("quire-" + std::to_string(::getpid()));
+    ~Folder() {
+      std::error_code ignored;
+      std::filesystem::remove_all(path, ignored);
+    }
+  } all;
   const auto* info = testing::UnitTest::GetInstance()->current_test_info();
-  const std::filesystem::path folder = std::filesystem::path(testing::TempDir()) /
-                                       ("quire-" + std::to_string(::getpid())) / info->name();
+  const std::filesystem::path folder = all.path / info->test_suite_name() / info->name();
   std::filesystem::create_directories(folder);
   return folder.string();
 }
