@@ -77,6 +77,14 @@ ByteLevelBpe::ByteLevelBpe(TokenizerSpec spec)
   check_id("unknown_token_id", spec_.unknown);
   check_id("padding_token_id", spec_.padding);
   spec_.merges = {};
+  if (spec_.pre == "llama-bpe") read_whole_words();
+}
+
+/// Llama 3 takes a word that is a token as that token, whatever its merges would make of it.
+void ByteLevelBpe::read_whole_words() {
+  for (std::size_t i = 0; i < bytes_.size(); ++i) {
+    if (spec_.types[i] == kNormal) whole_words_.emplace(bytes_[i], static_cast<std::int32_t>(i));
+  }
 }
 
 void ByteLevelBpe::check_id(std::string_view name, std::int32_t id) const {
@@ -228,7 +236,11 @@ void ByteLevelBpe::encode_words(std::string_view text, std::vector<std::int32_t>
       continue;
     }
     const std::size_t begin = out.size();
-    merger_.encode(word, out);
+    if (const auto whole = whole_words_.find(word); whole != whole_words_.end()) {
+      out.push_back(whole->second);
+    } else {
+      merger_.encode(word, out);
+    }
     if (remembered.size() < kMostRemembered)
       remembered.emplace(word, Place{begin, out.size() - begin});
   }

@@ -25,6 +25,7 @@ class ByteLevelBpe final : public Tokenizer {
   struct Text;
   void read_tokens();
   void read_merges();
+  void read_whole_words();
   void check_id(std::string_view name, std::int32_t id) const;
   void encode_text(const Text& text, std::vector<std::int32_t>& out) const;
   void encode_words(std::string_view text, std::vector<std::int32_t>& out) const;
@@ -35,6 +36,7 @@ class ByteLevelBpe final : public Tokenizer {
   SpecialMatcher specials_;
   std::vector<std::string> bytes_;                          // what each id stands for
   std::unordered_map<std::string_view, std::int32_t> ids_;  // by the token's text in spec_.tokens
+  std::unordered_map<std::string_view, std::int32_t> whole_words_;  // by their bytes; llama-bpe
 };
 
 }  // namespace quire::text

@@ -20,6 +20,12 @@ namespace {
 constexpr const char* kGpt2 =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^" QUIRE_SPACE "\\p{L}\\p{N}]+|[" QUIRE_SPACE
     "]+(?![^" QUIRE_SPACE "])|[" QUIRE_SPACE "]+";
+
+/// Llama 3: words take one sign before them, numbers go by three digits, line ends stay together.
+constexpr const char* kLlama3 =
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^" QUIRE_SPACE
+    "\\p{L}\\p{N}]+[\\r\\n]*|[" QUIRE_SPACE "]*[\\r\\n]+|[" QUIRE_SPACE "]+(?![^" QUIRE_SPACE
+    "])|[" QUIRE_SPACE "]+";
 #undef QUIRE_SPACE
 
 /// Each digit is a word of its own.
@@ -34,6 +40,7 @@ constexpr Known kKnown[] = {
     {"smollm", {kDigits, kGpt2}},
     {"gpt-2", {kGpt2, nullptr}},
     {"default", {kGpt2, nullptr}},
+    {"llama-bpe", {kLlama3, nullptr}},
 };
 
 // Patterns here need a handful of steps a match: the limits only stop a pattern that goes wrong.

@@ -25,7 +25,7 @@ struct Piece {
 struct TokenizerSpec {
   std::string source;  // the file, for messages
   std::string model;   // "gpt2" = byte-level BPE
-  std::string pre;     // the pre-tokenizer: "smollm"; "gpt-2" and "default" too
+  std::string pre;     // the pre-tokenizer: "smollm", "gpt-2", "default", "llama-bpe"
   std::vector<std::string> tokens;
   std::vector<std::int32_t> types;  // GGUF: 1 normal, 2 unknown, 3 control, 4 user defined, 5
                                     // unused, 6 byte; empty = all normal
@@ -43,8 +43,8 @@ class Tokenizer {
   /// supported ones), merges that name absent tokens, duplicate tokens, wrong counts.
   static std::shared_ptr<const Tokenizer> make(TokenizerSpec spec);
 
-  /// Bytes need not be UTF-8: each maximal ill-formed part becomes U+FFFD first. Adds no BOS. A byte
-  /// that the vocabulary has no token for is left out, as Hugging Face does. Time O(n log n).
+  /// Bytes need not be UTF-8: each maximal ill-formed part becomes U+FFFD first. Adds no BOS. A
+  /// byte that the vocabulary has no token for is left out, as Hugging Face does. Time O(n log n).
   /// Throws ArgumentError for a word of 2 GiB.
   virtual std::vector<std::int32_t> encode(std::span<const Piece> pieces) const = 0;
   std::vector<std::int32_t> encode(std::string_view text, Origin origin) const;

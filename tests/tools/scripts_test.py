@@ -8,7 +8,7 @@ import tempfile
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-TEXT = "".join(f"line {i}\n" for i in range(1, 51))
+TEXT = "".join(f"line {i}\n" if i % 5 else "\n" for i in range(1, 51))
 FIND_KEY = 'sed -n "s/.*Remember it. \\([0-9]*\\) is.*/ \\1./p" "$file"'
 
 
@@ -35,30 +35,32 @@ class Script(unittest.TestCase):
 
 class Demo(Script):
     def run_demo(self, program):
-        """`program` is the body of a stand-in for quire; $file is the planted text."""
+        """`program` is the body of a stand-in for quire; $file is what it is given to read."""
         self.copy("scripts/demo")
         for name in ("packages", "build"):
             self.write(f"scripts/{name}", "exit 0")
         self.write("scripts/fetch_model", "echo model.gguf")
         self.write("scripts/fetch_text", f"echo {self.root}/text")
         (self.root / "text").write_text(TEXT, encoding="utf-8")
-        find_file = f'echo "$@" >"{self.root}/arguments"\nwhile [ "$1" != --file ]; do shift; done; file=$2\n'
-        self.write("build/release/bin/quire", find_file + f'cp "$file" "{self.root}/planted"\n' + program)
+        read = f'echo "$@" >"{self.root}/arguments"\nfile="{self.root}/planted"\ncat >"$file"\n'
+        self.write("build/release/bin/quire", read + program)
         return self.call("scripts/demo")
 
     def test_the_number_comes_out(self):
         result = self.run_demo(FIND_KEY)
         self.assertEqual(result.returncode, 0, result.stderr)
-        planted = (self.root / "planted").read_text(encoding="utf-8").splitlines()
-        [line] = [line for line in planted if "pass key" in line]
+        text, question = (self.root / "planted").read_text(encoding="utf-8").rsplit("\n", 1)
+        self.assertEqual(question, "What is the pass key? The pass key is")
+        [line] = [line for line in text.splitlines() if "pass key" in line]
         key = line.split()[4].rstrip(".")
         self.assertRegex(key, r"^\d{5}$")
         self.assertEqual(line, f"The pass key is {key}. Remember it. {key} is the pass key.")
-        self.assertEqual("".join(l + "\n" for l in planted if l != line), TEXT)
+        self.assertIn(f"\n\n{line}\n\n", text + "\n")
+        self.assertEqual((text + "\n").replace(f"{line}\n\n", ""), TEXT)
         self.assertIn(key, result.stdout)
         self.assertIn(f"found: the answer has the pass key {key}", result.stderr)
         arguments = (self.root / "arguments").read_text(encoding="utf-8")
-        self.assertIn("run model.gguf What is the pass key? The pass key is --raw --file", arguments)
+        self.assertIn("run model.gguf - --raw", arguments)
 
     def test_the_number_differs_from_run_to_run(self):
         lines = set()

@@ -37,7 +37,7 @@ AttentionResult merge_attention(const AttentionResult& a, const AttentionResult&
 
 /// What attention_backward adds to; null leaves one out.
 struct AttentionGradients {
-  Tensor dq_NHK;             // written
+  Tensor dq_NHK;  // written
   // f32, added to, the strides of k_pages; a page that several sequences see gets the sum.
   void* dk_pages = nullptr;
   void* dv_pages = nullptr;
