@@ -15,7 +15,8 @@ namespace quire {
 /// Throws  ArgumentError on the above, with the position of a negative value; OutOfMemory.
 /// Source  torch.bincount (2.x).
 Tensor bincount(const Tensor& x_N, std::int64_t min_length = 0);
-/// The sum of the weights of each value, in the order of x: f32 for f32 weights, else f64.
+/// The sum of the weights of each value, in the order of x: f32 for f32 weights, else f64; i64
+/// zeros where x has no elements, as in PyTorch.
 Tensor bincount(const Tensor& x_N, const Tensor& weights_N, std::int64_t min_length = 0);
 
 /// How often each of 0 … size - 1 occurs in x (an integer dtype, any shape), as i64 [size]; all

@@ -33,7 +33,7 @@ Tensor repeat_interleave(const Tensor& repeats_N,
 Tensor repeat_interleave_backward(const Tensor& dout, const Shape& x_shape, std::int64_t repeats,
                                   std::optional<int> dim = std::nullopt);
 /// The same for one number of repeats per slice.
-Tensor repeat_interleave_backward(const Tensor& dout, const Shape& x_shape,
-                                  const Tensor& repeats_N, std::optional<int> dim = std::nullopt);
+Tensor repeat_interleave_backward(const Tensor& dout, const Shape& x_shape, const Tensor& repeats_N,
+                                  std::optional<int> dim = std::nullopt);
 
 }  // namespace quire

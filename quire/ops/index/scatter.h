@@ -20,7 +20,8 @@ namespace quire {
 /// Order     of several writes to one place the last in index's row-major order stays, always.
 /// Source    torch.scatter (2.x), where the order of duplicates is not defined.
 Tensor scatter(const Tensor& self, int dim, const Tensor& index, const Tensor& src);
-/// The same with one value everywhere. Throws when an integer dtype does not have it.
+/// The same with one value everywhere: integers drop its fraction, bool is value != 0. Throws where
+/// an integer dtype cannot hold it.
 Tensor scatter(const Tensor& self, int dim, const Tensor& index, double value);
 /// In place.
 void scatter_(Tensor& self, int dim, const Tensor& index, const Tensor& src);

@@ -12,9 +12,9 @@ namespace quire {
 /// x        a floating dtype, any strides, rank at least 1; the rows are along dimension 0
 /// start_J  i64 or i32: 0, then the ends of B = J - 1 runs, none before the one ahead, the last
 ///          equal to x.size(0)
-/// initial  takes part in every run first (for the mean: in the sum alone); without it empty runs
-///          give 0, 1, NaN, -inf, +inf for sum, prod, mean, amax, amin
-/// returns  x's dtype, x's shape with B at dimension 0
+/// initial  takes part in every run first; a mean adds it without counting it
+/// returns  x's dtype, x's shape with B at dimension 0; an empty run gives `initial`, else 0, 1, NaN,
+///          -inf, +inf for sum, prod, mean, amax, amin
 ///
 /// Throws  ArgumentError on the above before anything is written.
 /// Order   rows are combined in order, whatever the number of threads; f16 and bf16 in f32.
@@ -22,11 +22,10 @@ namespace quire {
 Tensor segment_reduce(const Tensor& x, const Tensor& start_J, Reduce reduce,
                       std::optional<double> initial = std::nullopt);
 
-/// dx in x's shape; dout has the shape of the result. Ties share evenly, with `initial` as one of
-/// them where it equals the result under Ties::kConserving.
+/// dx in x's shape; dout has the shape of the result. The rules are those of
+/// scatter_reduce_backward (scatter_reduce.h); `initial` takes no share of an extreme's gradient.
 Tensor segment_reduce_backward(const Tensor& dout, const Tensor& x, const Tensor& start_J,
-                               Reduce reduce, std::optional<double> initial = std::nullopt,
-                               Ties ties = Ties::kTorch);
+                               Reduce reduce, std::optional<double> initial = std::nullopt);
 
 /// Prefix sums: 0 and the running sums of lengths_B (i64 or i32, none negative), as i64 [B + 1].
 Tensor starts_of_lengths(const Tensor& lengths_B);

@@ -11,7 +11,7 @@ namespace quire {
 ///
 /// self     any dtype and strides, rank r
 /// index    i64 or i32, rank r; outside `dim` the sizes are equal or one of them is 1; values in
-///          [0, self.size(dim))
+///          [-self.size(dim), self.size(dim)), negative ones count from the end
 /// dim      in [-r, r); without one both are taken as flat, in row-major order
 /// returns  self's dtype; the broadcast shape with index's size at `dim`
 ///
