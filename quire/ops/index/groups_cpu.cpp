@@ -108,9 +108,9 @@ void for_groups(
   }
   Groups groups;
   LaneCursor lane(walk.lanes, 0);
-  // The chunks' tables together are at most twice the index.
+  // The chunks' tables together are at most half as large as the index.
   const std::int64_t chunks =
-      std::clamp<std::int64_t>(2 * walk.N / std::max<std::int64_t>(walk.M, 1), 1, threads);
+      std::clamp<std::int64_t>(walk.N / (2 * std::max<std::int64_t>(walk.M, 1)), 1, threads);
   std::int64_t grouped = -1;
   for (std::int64_t i = 0; i < lanes; ++i, lane.next()) {
     if (grouped != lane.index) group(walk, walk.index + lane.index, chunks, groups);

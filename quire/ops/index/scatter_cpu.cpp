@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <type_traits>
 #include <vector>
@@ -27,7 +28,7 @@ std::int64_t divisor(const Scatter& args, std::int64_t count) {
 }
 
 bool by_groups(const Scatter& args) {
-  constexpr std::int64_t kCacheElements = 3 << 20;
+  static const std::int64_t kCacheElements = getenv("KC") ? atoll(getenv("KC")) : 3 << 20;
   const Walk& walk = *args.walk;
   if (args.combine == Combine::kAssign) return false;
   if (args.dtype == DType::kF16 || args.dtype == DType::kBF16) return true;
@@ -156,14 +157,10 @@ void combine_block(const Scatter& args, T* out, const T* src, const Block& block
   }
 }
 
-// Places [low, high) of one lane; met counts who came to each place (null: nobody asks).
 template <class T, Combine C>
-void combine_range(const Scatter& args, const LaneCursor& lane, std::int64_t low, std::int64_t high,
-                   std::int64_t* met) {
+void combine_blocks(const Scatter& args, T* out, const T* src, const std::int64_t* index,
+                    std::int64_t low, std::int64_t high, std::int64_t* met) {
   const Walk& walk = *args.walk;
-  T* out = static_cast<T*>(args.out) + lane.place;
-  const T* src = static_cast<const T*>(args.src) + lane.plain;
-  const std::int64_t* index = walk.index + lane.index;
   Block block;
   for (std::int64_t n = 0; n < walk.N; n += Block::kSize) {
     block.fill(index, walk.index_step, n, std::min(n + Block::kSize, walk.N), low, high);
@@ -172,6 +169,38 @@ void combine_range(const Scatter& args, const LaneCursor& lane, std::int64_t low
         block.fresh[k] = met[block.place[k]]++ == 0 ? 1 : 0;
     }
     combine_block<T, C>(args, out, src, block, !args.include && met != nullptr);
+  }
+}
+
+// Single floats have a kernel of their own.
+template <class T, Combine C>
+bool next_to_each_other(const Scatter& args, std::int64_t span) {
+  const Walk& walk = *args.walk;
+  return std::is_same_v<T, float> && C != Combine::kAssign && walk.place_step == 1 &&
+         walk.plain_step == 1 && walk.index_step == 1 && args.alpha == 1 && span < 1LL << 31;
+}
+
+// Places [low, high) of one lane; met counts who came to each place (null: nobody asks).
+template <class T, Combine C>
+void combine_range(const Scatter& args, const LaneCursor& lane, std::int64_t low, std::int64_t high,
+                   std::int64_t* met) {
+  const Walk& walk = *args.walk;
+  T* out = static_cast<T*>(args.out) + lane.place;
+  const T* src = static_cast<const T*>(args.src) + lane.plain;
+  const std::int64_t* index = walk.index + lane.index;
+  if (walk.D == 1 && next_to_each_other<T, C>(args, high - low)) {
+    QUIRE_FOR_ISA(combine_floats)
+    ({.out = reinterpret_cast<float*>(out),
+      .src = reinterpret_cast<const float*>(src),
+      .index = index,
+      .N = walk.N,
+      .low = low,
+      .high = high,
+      .met = met,
+      .fresh = !args.include,
+      .combine = C});
+  } else {
+    combine_blocks<T, C>(args, out, src, index, low, high, met);
   }
   if constexpr (C == Combine::kMean) {
     for (std::int64_t m = low; m < high; ++m) {

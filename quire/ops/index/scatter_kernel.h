@@ -61,6 +61,20 @@ struct FoldRows {
   float alpha, divisor;
 };
 
+/// Single floats, all next to each other: out[index[n]] combined with src[n] for n in order where
+/// low <= index[n] < high, and high - low < 2^31. met, where not null, counts who came to each
+/// place; with `fresh` the first there starts from nothing.
+struct CombineFloats {
+  float* out;
+  const float* src;
+  const std::int64_t* index;
+  std::int64_t N, low, high;
+  std::int64_t* met;
+  bool fresh;
+  Combine combine;
+};
+
+QUIRE_DECLARE_KERNEL(void, combine_floats, const CombineFloats& args)
 QUIRE_DECLARE_KERNEL(void, combine_rows, const CombineRows& args)
 QUIRE_DECLARE_KERNEL(void, fold_rows, const FoldRows& args)
 

@@ -22,7 +22,8 @@ namespace quire {
 /// Throws    ArgumentError on the above before anything is written; a bad value with its position.
 /// Order     what meets at a place is combined in index's row-major order, after self, whatever the
 ///           number of threads; f16 and bf16 in f32, rounded once.
-/// Memory    at most the index, a table of one number per place, and the widening of an i32 index.
+/// Memory    at most the index, a table of one number per place and thread (together no more than
+///           half the index), and the widening of an i32 index.
 /// Source    torch.scatter_reduce (2.x).
 Tensor scatter_reduce(const Tensor& self, int dim, const Tensor& index, const Tensor& src,
                       Reduce reduce, IncludeSelf include = IncludeSelf::kYes);

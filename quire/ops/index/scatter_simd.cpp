@@ -37,19 +37,28 @@ QUIRE_INLINE F32 keep_min(F32 acc, F32 x) {
 #endif
 }
 
+// What the compilers turn into one instruction; x is not NaN.
 struct Sum {
+  QUIRE_INLINE float combine_one(float acc, float x) { return acc + x; }
+  QUIRE_INLINE float identity_one() { return 0.0f; }
   QUIRE_INLINE F32 identity() { return zero(); }
   QUIRE_INLINE F32 combine(F32 acc, F32 x) { return add(acc, x); }
 };
 struct Prod {
+  QUIRE_INLINE float combine_one(float acc, float x) { return acc * x; }
+  QUIRE_INLINE float identity_one() { return 1.0f; }
   QUIRE_INLINE F32 identity() { return set1(1.0f); }
   QUIRE_INLINE F32 combine(F32 acc, F32 x) { return mul(acc, x); }
 };
 struct Amax {
+  QUIRE_INLINE float combine_one(float acc, float x) { return x > acc ? x : acc; }
+  QUIRE_INLINE float identity_one() { return -__builtin_inff(); }
   QUIRE_INLINE F32 identity() { return set1(-__builtin_inff()); }
   QUIRE_INLINE F32 combine(F32 acc, F32 x) { return keep_max(acc, x); }
 };
 struct Amin {
+  QUIRE_INLINE float combine_one(float acc, float x) { return x < acc ? x : acc; }
+  QUIRE_INLINE float identity_one() { return __builtin_inff(); }
   QUIRE_INLINE F32 identity() { return set1(__builtin_inff()); }
   QUIRE_INLINE F32 combine(F32 acc, F32 x) { return keep_min(acc, x); }
 };
@@ -97,6 +106,112 @@ void combine_rows(const CombineRows& args) {
       return combine_all<Amin>(args);
     default:
       return combine_all<Sum>(args);
+  }
+}
+
+// What is left of a block of the index when only one range of places counts.
+struct Chosen {
+  static constexpr std::int64_t kBlock = 512;
+  std::uint32_t place[kBlock + 16];
+  float x[kBlock + 16];
+  std::int64_t count;
+  bool nan;
+};
+
+QUIRE_INLINE void choose(Chosen& out, const CombineFloats& args, std::int64_t begin,
+                         std::int64_t end) {
+  const auto span = static_cast<std::uint64_t>(args.high - args.low);
+  out.count = 0;
+  out.nan = false;
+  std::int64_t n = begin;
+#if defined(QUIRE_ISA_avx512)
+  const __m512i low = _mm512_set1_epi64(args.low);
+  const __m512i size = _mm512_set1_epi64(static_cast<long long>(span));
+  __mmask16 nans = 0;
+  for (; n + 16 <= end; n += 16) {
+    const __m512i a = _mm512_sub_epi64(_mm512_loadu_si512(args.index + n), low);
+    const __m512i b = _mm512_sub_epi64(_mm512_loadu_si512(args.index + n + 8), low);
+    const __m512i place = _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi64_epi32(a)),
+                                             _mm512_cvtepi64_epi32(b), 1);
+    const auto take = static_cast<__mmask16>(_mm512_cmplt_epu64_mask(a, size) |
+                                             _mm512_cmplt_epu64_mask(b, size) << 8);
+    const __m512 x = _mm512_loadu_ps(args.src + n);
+    nans = static_cast<__mmask16>(nans | _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q));
+    _mm512_storeu_si512(out.place + out.count, _mm512_maskz_compress_epi32(take, place));
+    _mm512_storeu_ps(out.x + out.count, _mm512_maskz_compress_ps(take, x));
+    out.count += __builtin_popcount(take);
+  }
+  out.nan = nans != 0;
+#endif
+  for (; n < end; ++n) {
+    const auto place = static_cast<std::uint64_t>(args.index[n] - args.low);
+    const float x = args.src[n];
+    out.place[out.count] = static_cast<std::uint32_t>(place);
+    out.x[out.count] = x;
+    out.nan |= x != x;
+    out.count += place < span ? 1 : 0;
+  }
+}
+
+template <class Op>
+QUIRE_INLINE void combine_chosen(const Chosen& chosen, const CombineFloats& args) {
+  float* out = args.out + args.low;
+  if (args.met == nullptr) {
+    for (std::int64_t k = 0; k < chosen.count; ++k) {
+      float& place = out[chosen.place[k]];
+      place = Op::combine_one(place, chosen.x[k]);
+    }
+    return;
+  }
+  std::int64_t* met = args.met + args.low;
+  for (std::int64_t k = 0; k < chosen.count; ++k) {
+    float& place = out[chosen.place[k]];
+    const bool first = met[chosen.place[k]]++ == 0 && args.fresh;
+    place = Op::combine_one(first ? Op::identity_one() : place, chosen.x[k]);
+  }
+}
+
+// Rare, and only where an extreme must not lose a NaN.
+template <class Op>
+void combine_with_nan(const Chosen& chosen, const CombineFloats& args) {
+  float* out = args.out + args.low;
+  for (std::int64_t k = 0; k < chosen.count; ++k) {
+    float& place = out[chosen.place[k]];
+    const bool first = args.met != nullptr && args.met[args.low + chosen.place[k]]++ == 0;
+    const float x = chosen.x[k];
+    place = x != x ? x : Op::combine_one(first && args.fresh ? Op::identity_one() : place, x);
+  }
+}
+
+template <class Op>
+QUIRE_INLINE void combine_floats_of(const CombineFloats& args, bool extreme) {
+  // Beyond the second cache each place is fetched before its turn.
+  const bool far = args.high - args.low > 1 << 17;
+  Chosen chosen;
+  for (std::int64_t n = 0; n < args.N; n += Chosen::kBlock) {
+    choose(chosen, args, n, args.N - n < Chosen::kBlock ? args.N : n + Chosen::kBlock);
+    if (far) {
+      for (std::int64_t k = 0; k < chosen.count; ++k)
+        __builtin_prefetch(args.out + args.low + chosen.place[k], 1);
+    }
+    if (extreme && chosen.nan) {
+      combine_with_nan<Op>(chosen, args);
+    } else {
+      combine_chosen<Op>(chosen, args);
+    }
+  }
+}
+
+void combine_floats(const CombineFloats& args) {
+  switch (args.combine) {
+    case Combine::kProd:
+      return combine_floats_of<Prod>(args, false);
+    case Combine::kAmax:
+      return combine_floats_of<Amax>(args, true);
+    case Combine::kAmin:
+      return combine_floats_of<Amin>(args, true);
+    default:
+      return combine_floats_of<Sum>(args, false);
   }
 }
 

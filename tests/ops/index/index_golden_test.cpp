@@ -127,6 +127,12 @@ Tensor starts_of(const Case& c) {
   return c.has("offsets") ? c.tensor("offsets") : starts_of_lengths(c.tensor("lengths"));
 }
 
+Tensor filled(double value, DType dtype, const Shape& shape) {
+  const Tensor zero = Tensor::zeros({1}, DType::kI64);
+  const Tensor one = scatter(Tensor::zeros({1}, dtype), 0, zero, value);
+  return shape.empty() ? one.view({}) : one.view(Shape(shape.size(), 1)).expand(shape);
+}
+
 std::vector<Tensor> forward(const Case& c) {
   const std::string op = c.op().substr(0, c.op().find('.'));
   const Tensor input = c.tensor("input");
@@ -139,16 +145,10 @@ std::vector<Tensor> forward(const Case& c) {
   if (op == "scatter" && !c.has("reduce"))
     return {scatter(input, c.dim(), c.tensor("index"), c.tensor("src"))};
   if (op == "scatter" || op == "scatter_reduce") {
-    Tensor src = c.arg("src").is_object()
-                     ? c.tensor("src")
-                     : scatter(Tensor::zeros(c.tensor("index").shape(), input.dtype()), 0,
-                               Tensor::zeros(c.tensor("index").shape(), DType::kI64), 0.0);
-    if (!c.arg("src").is_object()) {
-      const double value = c.arg("src").as_double();
-      src = src.to(DType::kF64);
-      for (std::int64_t i = 0; i < src.elements(); ++i) src.mutable_data<double>()[i] = value;
-      src = is_floating(input.dtype()) ? src.to(input.dtype()) : src;
-    }
+    const Tensor index = c.tensor("index");
+    const Tensor src = c.arg("src").is_object()
+                           ? c.tensor("src")
+                           : filled(c.arg("src").as_double(), input.dtype(), index.shape());
     return {scatter_reduce(input, c.dim(), c.tensor("index"), src, reduce_of(c), include_of(c))};
   }
   if (op == "index_add")
