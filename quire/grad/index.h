@@ -11,23 +11,28 @@
 /// differentiated again; of the others not.
 namespace quire::grad {
 
+/// As in gather.h, take_along_dim.h, index_select.h.
 Var gather(const Var& self, int dim, const Tensor& index);
 Var take_along_dim(const Var& self, const Tensor& index, std::optional<int> dim = std::nullopt);
 Var index_select(const Var& self, int dim, const Tensor& index_N);
 
-/// Of several writes to one place each receives the gradient, as in PyTorch.
+/// As in scatter.h, scatter_reduce.h. Of several writes of scatter to one place each receives the
+/// gradient, as in PyTorch.
 Var scatter(const Var& self, int dim, const Tensor& index, const Var& src);
 Var scatter_add(const Var& self, int dim, const Tensor& index, const Var& src);
 Var scatter_reduce(const Var& self, int dim, const Tensor& index, const Var& src, Reduce reduce,
                    IncludeSelf include = IncludeSelf::kYes, Ties ties = Ties::kTorch);
 
+/// As in index_add.h, index_reduce.h.
 Var index_add(const Var& self, int dim, const Tensor& index_N, const Var& source, double alpha = 1);
 Var index_reduce(const Var& self, int dim, const Tensor& index_N, const Var& source, Reduce reduce,
                  IncludeSelf include = IncludeSelf::kYes, Ties ties = Ties::kTorch);
 
+/// As in repeat_interleave.h.
 Var repeat_interleave(const Var& x, std::int64_t repeats, std::optional<int> dim = std::nullopt);
 Var repeat_interleave(const Var& x, const Tensor& repeats_N, std::optional<int> dim = std::nullopt);
 
+/// As in segment_reduce.h.
 Var segment_reduce(const Var& x, const Tensor& start_J, Reduce reduce);
 
 /// The gradient goes back by the index.

@@ -6,6 +6,7 @@
 /// errors.
 namespace quire::grad {
 
+/// As in dense.h, linear.h, embedding.h.
 Var matmul(const Var& a, const Var& b);
 Var linear(const Var& x, const Var& weight_MD);
 Var linear(const Var& x, const Var& weight_MD, const Var& bias_M);

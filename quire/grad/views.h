@@ -6,6 +6,7 @@
 /// differentiated again.
 namespace quire::grad {
 
+/// As the members of Tensor.
 Var transpose(const Var& x, int a, int b);
 Var expand(const Var& x, Shape shape);
 Var view(const Var& x, Shape shape);

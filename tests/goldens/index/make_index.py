@@ -61,6 +61,10 @@ class Writer:
 
     def argument(self, name, value):
         if isinstance(value, torch.Tensor):
+            if name == "out":  # what it holds before it is written is anybody's guess
+                memory = torch.zeros(len(value.untyped_storage()) // value.element_size())
+                value = memory.to(value.dtype).as_strided(
+                    value.size(), value.stride(), value.storage_offset())
             return self.keep(name, value)
         if isinstance(value, torch.dtype):
             return DTYPES[value]
