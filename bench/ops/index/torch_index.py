@@ -31,7 +31,8 @@ def main():
 
             def show(name, bytes_, seconds):
                 kind = "skewed" if skewed else "uniform"
-                print(f"{name:22} D {d:3} {kind:7} {seconds * 1e3:7.2f} ms {bytes_ / seconds / 1e9:6.1f} GB/s", flush=True)
+                rate = bytes_ / seconds / 1e9
+                print(f"{name:22} D {d:3} {kind:7} {seconds * 1e3:7.2f} ms {rate:6.1f} GB/s", flush=True)
 
             gather_bytes, scatter_bytes = 2 * n * d * 4 + n * 8, n * d * 4 + n * 8 + 2 * m * d * 4
             show("gather", gather_bytes, median_seconds(rounds, lambda: torch.gather(self, 0, index)))

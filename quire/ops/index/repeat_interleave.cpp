@@ -77,7 +77,7 @@ Tensor repeat_interleave(const Tensor& x, std::int64_t repeats, std::optional<in
   return repeat_interleave(x, one(repeats), dim, output_size);
 }
 
-Tensor repeat_interleave(const Tensor& repeats_N, std::optional<std::int64_t> output_size) {
+Tensor repeat_interleave_index(const Tensor& repeats_N, std::optional<std::int64_t> output_size) {
   QUIRE_CHECK(repeats_N.rank() == 1, "repeats: rank is ", repeats_N.rank(), ", expected 1");
   const Tensor wide = check_repeats(repeats_N);
   return sources(wide, wide.elements(), output_size);

@@ -25,9 +25,10 @@ Tensor repeat_interleave(const Tensor& x, std::int64_t repeats,
 Tensor repeat_interleave(const Tensor& x, const Tensor& repeats_N,
                          std::optional<int> dim = std::nullopt,
                          std::optional<std::int64_t> output_size = std::nullopt);
-/// The index of the slice that each repetition comes from: [1, 2, 0] gives [0, 1, 1], as i64.
-Tensor repeat_interleave(const Tensor& repeats_N,
-                         std::optional<std::int64_t> output_size = std::nullopt);
+/// The one-argument form: the index of the slice that each repetition comes from, as i64; [1, 2, 0]
+/// gives [0, 1, 1].
+Tensor repeat_interleave_index(const Tensor& repeats_N,
+                               std::optional<std::int64_t> output_size = std::nullopt);
 
 /// dx in `x_shape`: the sum over each slice's repetitions, in order.
 Tensor repeat_interleave_backward(const Tensor& dout, const Shape& x_shape, std::int64_t repeats,

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <type_traits>
 #include <vector>
@@ -28,7 +27,7 @@ std::int64_t divisor(const Scatter& args, std::int64_t count) {
 }
 
 bool by_groups(const Scatter& args) {
-  static const std::int64_t kCacheElements = getenv("KC") ? atoll(getenv("KC")) : 3 << 20;
+  constexpr std::int64_t kCacheElements = 3 << 20;
   const Walk& walk = *args.walk;
   if (args.combine == Combine::kAssign) return false;
   if (args.dtype == DType::kF16 || args.dtype == DType::kBF16) return true;
@@ -36,7 +35,7 @@ bool by_groups(const Scatter& args) {
   return walk.D >= 8 && walk.M * walk.D > kCacheElements && groups_every_place(walk);
 }
 
-// ---- By groups -----------------------------------------------------------------------------------
+// ---- By groups ----
 
 template <class T, Combine C>
 void fold_place(const Scatter& args, T* out, const T* init, const T* src, const std::int64_t* from,
@@ -98,7 +97,7 @@ void fold_groups(const Scatter& args) {
   });
 }
 
-// ---- Straight ------------------------------------------------------------------------------------
+// ---- Straight ----
 
 // The positions of a block of the index whose places lie in a range.
 struct Block {

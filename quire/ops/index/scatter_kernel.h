@@ -25,8 +25,7 @@ struct Scatter {
   double alpha;      // src is multiplied by it; kSum only, else 1
 };
 
-/// out = self must hold already where self is not out, except that `fresh` kernels ask for it:
-/// see scatter_fills. Index values must be in range.
+/// out holds self's values already, unless scatter_fills(args). Index values must be in range.
 void scatter_cpu(const Scatter& args);
 
 /// True when scatter_cpu writes every element of out itself, reading args.self: out need not hold

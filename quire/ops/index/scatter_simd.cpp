@@ -37,7 +37,7 @@ QUIRE_INLINE F32 keep_min(F32 acc, F32 x) {
 #endif
 }
 
-// What the compilers turn into one instruction; x is not NaN.
+// combine_one is one instruction where x is known not to be NaN.
 struct Sum {
   QUIRE_INLINE float combine_one(float acc, float x) { return acc + x; }
   QUIRE_INLINE float identity_one() { return 0.0f; }

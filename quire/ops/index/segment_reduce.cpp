@@ -58,7 +58,7 @@ Runs check(const Tensor& x, const Tensor& start_J, Reduce reduce, std::optional<
   const double nothing = initial.value_or(of_nothing(reduce));
   const Tensor one = Tensor::of<double>(std::span(&nothing, 1), {1}).to(x.dtype());
   const Tensor self = one.view(Shape(shape.size(), 1)).expand(shape);
-  return {detail::expand_index(repeat_interleave(lengths), 0, x.shape(), "x"), self};
+  return {detail::expand_index(repeat_interleave_index(lengths), 0, x.shape(), "x"), self};
 }
 
 }  // namespace

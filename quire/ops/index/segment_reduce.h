@@ -13,8 +13,8 @@ namespace quire {
 /// start_J  i64 or i32: 0, then the ends of B = J - 1 runs, none before the one ahead, the last
 ///          equal to x.size(0)
 /// initial  takes part in every run first; a mean adds it without counting it
-/// returns  x's dtype, x's shape with B at dimension 0; an empty run gives `initial`, else 0, 1, NaN,
-///          -inf, +inf for sum, prod, mean, amax, amin
+/// returns  x's dtype, x's shape with B at dimension 0; an empty run gives `initial`, else 0, 1,
+///          NaN, -inf, +inf for sum, prod, mean, amax, amin
 ///
 /// Throws  ArgumentError on the above before anything is written.
 /// Order   rows are combined in order, whatever the number of threads; f16 and bf16 in f32.

@@ -156,7 +156,7 @@ std::vector<Tensor> forward(const Case& c) {
   if (op == "index_reduce")
     return {index_reduce(input, c.dim(), c.tensor("index"), c.tensor("src"), reduce_of(c),
                          include_of(c))};
-  if (op == "repeat_interleave" && !c.has("repeats")) return {repeat_interleave(input)};
+  if (op == "repeat_interleave" && !c.has("repeats")) return {repeat_interleave_index(input)};
   if (op == "repeat_interleave" && c.arg("repeats").is_int())
     return {repeat_interleave(input, c.arg("repeats").as_int(), c.maybe_dim(), output_size_of(c))};
   if (op == "repeat_interleave")

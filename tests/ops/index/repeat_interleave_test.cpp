@@ -36,11 +36,17 @@ TEST(RepeatInterleave, IDX_20_OneNumberPerSlice) {
 }
 
 TEST(RepeatInterleave, IDX_20_TheIndexItself) {
-  const Tensor index = repeat_interleave(ints({1, 2, 0}, {3}));
+  const Tensor index = repeat_interleave_index(ints({1, 2, 0}, {3}));
   EXPECT_EQ(index.dtype(), DType::kI64);
   EXPECT_THAT(numbers(index), ElementsAre(0, 1, 1));
-  EXPECT_THAT(numbers(repeat_interleave(ints({1, 2, 0}, {3}), 3)), ElementsAre(0, 1, 1));
-  EXPECT_THAT(repeat_interleave(Tensor::empty({0}, DType::kI64)).shape(), ElementsAre(0));
+  EXPECT_THAT(numbers(repeat_interleave_index(ints({1, 2, 0}, {3}), 3)), ElementsAre(0, 1, 1));
+  expect_refused(
+      [] {
+        repeat_interleave_index(ints({1, 2, 0}, {3}), 4);
+      },
+      "output_size is 4, but the repeats add up to 3");
+  expect_refused([] { repeat_interleave_index(ints({1, -2, 0}, {3})); }, "repeats[1] is -2");
+  EXPECT_THAT(repeat_interleave_index(Tensor::empty({0}, DType::kI64)).shape(), ElementsAre(0));
 }
 
 TEST(RepeatInterleave, IDX_20_Scalars) {
