@@ -1,5 +1,5 @@
 // What the tape costs: the same product of Tensors, of Vars that need no gradient, and of Vars that
-// do, interleaved. One line per size: nanoseconds each, and the constant Vars' share of the Tensors'.
+// do, interleaved. One line per size: nanoseconds each, and constant Vars relative to Tensors.
 //
 //   bench_grad [rounds=31]
 
