@@ -104,6 +104,16 @@ A times(A a, A b) {
   }
 }
 
+/// A factor as a number of type A: integers take whole ones, negative ones modulo 2^n.
+template <class A>
+A factor(double alpha) {
+  if constexpr (std::floating_point<A>) {
+    return static_cast<A>(alpha);
+  } else {
+    return static_cast<A>(static_cast<std::int64_t>(alpha));
+  }
+}
+
 /// acc after x joined it. A NaN stays, from either side; of equal extremes the first stays.
 template <Combine C, class A>
 A combine(A acc, A x) {

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <concepts>
 #include <cstring>
 #include <type_traits>
 #include <vector>
@@ -31,6 +32,9 @@ bool by_groups(const Scatter& args) {
   const Walk& walk = *args.walk;
   if (args.combine == Combine::kAssign) return false;
   if (args.dtype == DType::kF16 || args.dtype == DType::kBF16) return true;
+  // The sum behind a mean of integers is i64.
+  const bool integers = args.dtype != DType::kF64 && args.dtype != DType::kF32;
+  if (args.combine == Combine::kMean && integers) return true;
   if (counted(args) && !groups_every_place(walk)) return true;
   return walk.D >= 8 && walk.M * walk.D > kCacheElements && groups_every_place(walk);
 }
@@ -42,24 +46,25 @@ void fold_place(const Scatter& args, T* out, const T* init, const T* src, const 
                 std::int64_t count) {
   constexpr std::int64_t kColumns = 64;
   const Walk& walk = *args.walk;
-  const auto alpha = static_cast<Acc<T>>(args.alpha);
+  using A = std::conditional_t<C == Combine::kMean && std::integral<T>, std::int64_t, Acc<T>>;
+  const A alpha = factor<A>(args.alpha);
   for (std::int64_t d = 0; d < walk.D; d += kColumns) {
     const std::int64_t columns = std::min(kColumns, walk.D - d);
-    Acc<T> acc[kColumns];
+    A acc[kColumns];
     for (std::int64_t c = 0; c < columns; ++c)
-      acc[c] = args.include ? widen(init[d + c]) : identity<C, Acc<T>>();
+      acc[c] = args.include ? A(widen(init[d + c])) : identity<C, A>();
     for (std::int64_t k = 0; k < count; ++k) {
       const T* row = src + from[k] * walk.plain_step + d;
       if (args.alpha == 1) {
-        for (std::int64_t c = 0; c < columns; ++c) acc[c] = combine<C>(acc[c], widen(row[c]));
+        for (std::int64_t c = 0; c < columns; ++c) acc[c] = combine<C>(acc[c], A(widen(row[c])));
       } else {
         for (std::int64_t c = 0; c < columns; ++c)
-          acc[c] = combine<C>(acc[c], times(alpha, widen(row[c])));
+          acc[c] = combine<C>(acc[c], times(alpha, A(widen(row[c]))));
       }
     }
     for (std::int64_t c = 0; c < columns; ++c) {
       if (C == Combine::kMean) acc[c] = divide(acc[c], divisor(args, count));
-      out[d + c] = narrow<T>(acc[c]);
+      out[d + c] = narrow<T>(static_cast<Acc<T>>(acc[c]));
     }
   }
 }
@@ -122,7 +127,7 @@ struct Block {
 template <class T, Combine C>
 void combine_block(const Scatter& args, T* out, const T* src, const Block& block, bool fresh) {
   const Walk& walk = *args.walk;
-  const auto alpha = static_cast<T>(args.alpha);
+  const T alpha = factor<T>(args.alpha);
   const bool scaled = args.alpha != 1;
   if constexpr (std::is_same_v<T, float> && C != Combine::kAssign) {
     if (walk.D >= 8)
@@ -266,7 +271,7 @@ void combine_lines(const Scatter& args) {
       std::max<std::int64_t>(64 / static_cast<std::int64_t>(sizeof(T)),
                              inner.size * lines / (4 * thread_pool().threads()) / 16 * 16);
   const std::int64_t cuts = (inner.size + width - 1) / width;
-  const auto alpha = static_cast<T>(args.alpha);
+  const T alpha = factor<T>(args.alpha);
   const bool scaled = args.alpha != 1;
   for_pieces(lines * cuts, walk.N * width, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t piece = begin; piece < end; ++piece) {
@@ -321,7 +326,9 @@ void scatter_cpu(const Scatter& args) {
     with_reduction(args.combine, [&]<Combine C>() {
       if constexpr (kIsShort<T>) {
         fold_groups<T, C>(args);
-      } else if constexpr (!(std::is_same_v<T, bool> && C == Combine::kMean)) {
+      } else if constexpr (std::integral<T> && C == Combine::kMean) {
+        if constexpr (!std::is_same_v<T, bool>) fold_groups<T, C>(args);
+      } else {
         groups ? fold_groups<T, C>(args) : straight<T, C>(args);
       }
     });

@@ -14,7 +14,8 @@ namespace quire {
 /// index    i64 or i32, rank r, any strides, at most as large as src, and as self outside `dim`;
 ///          values in [0, self.size(dim)); without elements: out is a copy of self
 /// src      self's dtype and rank; what lies outside index's shape is ignored
-/// reduce   kMean is not for bool; integers wrap modulo 2^n, bool sums are "or", products "and"
+/// reduce   kMean is not for bool and adds integers as i64; other integers wrap modulo 2^n; bool
+///          sums are "or", products "and"
 /// include  kNo: places that index names start from nothing; all others keep self
 /// returns  self's dtype and shape
 ///

@@ -45,6 +45,12 @@ TEST(IndexAdd, AlphaOfEveryDtype) {
       "alpha is 2, but self is bool");
 }
 
+TEST(IndexAdd, NegativeAlphaOfUnsigned) {
+  const Tensor out = index_add(test::whole({10}, {1}, DType::kU8), 0, ints({0}, {1}),
+                               test::whole({2}, {1}, DType::kU8), -3);
+  EXPECT_THAT(numbers(out), ElementsAre(4));
+}
+
 // alpha · source is rounded before it is added, on the paths of single floats, rows and any stride.
 TEST(IndexAdd, AlphaEqualsThePlainLoop) {
   for (const std::int64_t D : {1, 5, 64}) {

@@ -76,6 +76,11 @@ TEST(ScatterReduce, IDX_05_IntegerMeansFloor) {
                 ElementsAre(-2, -4, 5));
     EXPECT_THAT(numbers(scatter_reduce(x, 0, index, src, Reduce::kMean)), ElementsAre(-1, -5, 5));
   }
+  // Neither the sum nor the count wraps.
+  const Tensor many = scatter_reduce(
+      test::whole({0}, {1}, DType::kU8), 0, Tensor::zeros({300}, DType::kI64),
+      test::whole({200}, {1}, DType::kU8).expand({300}), Reduce::kMean, IncludeSelf::kNo);
+  EXPECT_THAT(numbers(many), ElementsAre(200));
 }
 
 TEST(ScatterReduce, IDX_06_IndexMayBeSmallerThanSrc) {
