@@ -45,11 +45,11 @@ class Llama : public Model {
     Tensor x_ND = embedding(ids, embedding_);
     for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
       const Block& block = blocks_[layer];
-      add(x_ND,
-          nn::cached_attention(rms_norm(x_ND, block.attention_norm_D, epsilon), block.attention,
-                               rope_, config().G, cache, static_cast<std::int64_t>(layer), mode));
-      add(x_ND, nn::feed_forward(rms_norm(x_ND, block.feed_forward_norm_D, epsilon),
-                                 block.feed_forward, mode));
+      add_(x_ND,
+           nn::cached_attention(rms_norm(x_ND, block.attention_norm_D, epsilon), block.attention,
+                                rope_, config().G, cache, static_cast<std::int64_t>(layer), mode));
+      add_(x_ND, nn::feed_forward(rms_norm(x_ND, block.feed_forward_norm_D, epsilon),
+                                  block.feed_forward, mode));
     }
     cache.advance(static_cast<std::int64_t>(ids.size()));
     return rms_norm(x_ND, norm_D_, epsilon);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cmath>
+#include <complex>
 #include <cstdint>
 #include <vector>
 
@@ -15,7 +16,8 @@ std::vector<T> rms_norm(const std::vector<T>& x_ND, const std::vector<T>& weight
   for (std::size_t n = 0; n * D < x_ND.size(); ++n) {
     T sum = 0;
     for (std::size_t d = 0; d < D; ++d) sum += x_ND[n * D + d] * x_ND[n * D + d];
-    const T root = std::sqrt(sum / static_cast<T>(D) + static_cast<T>(epsilon));
+    const T root =
+        std::sqrt(sum / static_cast<T>(static_cast<double>(D)) + static_cast<T>(epsilon));
     for (std::size_t d = 0; d < D; ++d) out[n * D + d] = x_ND[n * D + d] / root * weight_D[d];
   }
   return out;

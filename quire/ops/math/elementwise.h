@@ -13,6 +13,6 @@ namespace quire {
 ///
 /// Aliasing  y may be x.
 /// Throws    ArgumentError on dtypes, a dimension that differs (with both sizes), and gaps in x.
-void add(Tensor& x, const Tensor& y);
+void add_(Tensor& x, const Tensor& y);
 
 }  // namespace quire

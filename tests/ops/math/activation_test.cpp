@@ -11,6 +11,7 @@
 #include "quire/base/thread_pool.h"
 #include "quire/tensor/rng.h"
 #include "tests/reference/activation.h"
+#include "tests/support/gradient_check.h"
 
 namespace quire {
 namespace {
@@ -112,10 +113,45 @@ TEST(Swiglu, EmptyAndErrors) {
         (void)swiglu(x_NF, Tensor::zeros({2, 4}, DType::kF32));
       },
       ThrowsMessage<ArgumentError>("gate_NF: F is 3, but up_NF has F = 4"));
-  EXPECT_THAT([&] { (void)swiglu(x_NF.to(DType::kF64), x_NF); },
-              ThrowsMessage<ArgumentError>("gate_NF is f64, expected f32"));
+  EXPECT_THAT([&] { (void)swiglu(x_NF.to(DType::kF16), x_NF); },
+              ThrowsMessage<ArgumentError>("gate_NF is f16, expected f32 or f64"));
   EXPECT_THAT([&] { (void)swiglu(x_NF, x_NF.to(DType::kBF16)); },
-              ThrowsMessage<ArgumentError>("up_NF is bf16, expected f32"));
+              ThrowsMessage<ArgumentError>("up_NF is bf16, expected f32, the dtype of gate_NF"));
+}
+
+TEST(Activation, OTH_05_SwigluBackward) {
+  using C = std::complex<double>;
+  const Tensor gate = test::random_tensor({3, 37}, 1), up = test::random_tensor({3, 37}, 2),
+               dout = test::random_tensor({3, 37}, 3);
+  const SwigluGradients both = swiglu_backward(dout, gate, up);
+  const auto reference = [](const std::vector<std::vector<C>>& in) {
+    std::vector<C> out;
+    for (std::size_t i = 0; i < in[0].size(); ++i)
+      out.push_back(in[0][i] / (1.0 + std::exp(-in[0][i])) * in[1][i]);
+    return out;
+  };
+  const std::vector<std::vector<double>> inputs = {test::values(gate), test::values(up)};
+  test::expect_close(test::values(both.dgate_NF),
+                     test::complex_step(reference, inputs, 0, test::values(dout)), "gate", 1e-14);
+  test::expect_close(test::values(both.dup_NF),
+                     test::complex_step(reference, inputs, 1, test::values(dout)), "up", 1e-14);
+  test::expect_gradients([](const auto& in) { return swiglu(in[0], in[1]); }, {gate, up}, dout,
+                         {both.dgate_NF, both.dup_NF});
+  const SwigluGradients narrow =
+      swiglu_backward(dout.to(DType::kF32), gate.to(DType::kF32), up.to(DType::kF32));
+  test::expect_close(test::values(narrow.dgate_NF), test::values(both.dgate_NF), "f32", 5e-7);
+  test::expect_close(test::values(narrow.dup_NF), test::values(both.dup_NF), "f32", 5e-7);
+}
+
+TEST(Activation, BackwardFarFromZero) {
+  const Tensor gate = test::tensor_of({-1000, 1000}, {1, 2}), one = test::tensor_of({1, 1}, {1, 2});
+  EXPECT_EQ(test::values(swiglu_backward(one, gate, one).dgate_NF), (std::vector<double>{0, 1}));
+}
+
+TEST(Activation, BackwardErrors) {
+  const Tensor x = Tensor::zeros({2, 3}, DType::kF32);
+  EXPECT_THROW((void)swiglu_backward(x, x, Tensor::zeros({2, 4}, DType::kF32)), ArgumentError);
+  EXPECT_THROW((void)swiglu_backward(x.to(DType::kF64), x, x), ArgumentError);
 }
 
 }  // namespace

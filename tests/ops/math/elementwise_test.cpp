@@ -25,11 +25,11 @@ std::vector<float> values(const Tensor& x) {
 
 TEST(Add, HandWorked) {
   Tensor x = of({1, 2, 3, 4}, {2, 2});
-  add(x, of({10, 20, 30, 40}, {2, 2}));
+  add_(x, of({10, 20, 30, 40}, {2, 2}));
   EXPECT_THAT(values(x), ElementsAre(11, 22, 33, 44));
-  add(x, x);
+  add_(x, x);
   EXPECT_THAT(values(x), ElementsAre(22, 44, 66, 88));
-  add(x, of({1, 2}, {2, 1}).expand({2, 2}));
+  add_(x, of({1, 2}, {2, 1}).expand({2, 2}));
   EXPECT_THAT(values(x), ElementsAre(23, 45, 68, 90));
 }
 
@@ -45,7 +45,7 @@ TEST(Add, EveryLengthAndNoFurther) {
       set_threads(threads);
       Tensor fresh = of(before, {n + 1});
       Tensor part = fresh.slice(0, 0, n);
-      add(part, y);
+      add_(part, y);
       for (std::int64_t i = 0; i < n; ++i) {
         ASSERT_EQ(fresh.data<float>()[i], before[static_cast<std::size_t>(i)] + y.data<float>()[i]);
       }
@@ -58,7 +58,7 @@ TEST(Add, EveryLengthAndNoFurther) {
 TEST(Add, CountsAVersion) {
   Tensor x = of({1}, {1});
   const std::uint64_t before = x.version();
-  add(x, of({1}, {1}));
+  add_(x, of({1}, {1}));
   EXPECT_EQ(x.version(), before + 1);
 }
 
@@ -66,24 +66,25 @@ TEST(Add, Errors) {
   Tensor x = Tensor::zeros({2, 3}, DType::kF32);
   EXPECT_THAT(
       [&] {
-        add(x, Tensor::zeros({2, 4}, DType::kF32));
+        add_(x, Tensor::zeros({2, 4}, DType::kF32));
       },
-      ThrowsMessage<ArgumentError>("add: dimension 1 of x is 3, but of y it is 4"));
-  EXPECT_THAT([&] { add(x, Tensor::zeros({3}, DType::kF32)); },
-              ThrowsMessage<ArgumentError>("add: x has rank 2, but y has rank 1"));
+      ThrowsMessage<ArgumentError>("add_: dimension 1 of x is 3, but of y it is 4"));
+  EXPECT_THAT([&] { add_(x, Tensor::zeros({3}, DType::kF32)); },
+              ThrowsMessage<ArgumentError>("add_: x has rank 2, but y has rank 1"));
   EXPECT_THAT(
       [&] {
-        add(x, Tensor::zeros({2, 3}, DType::kF16));
+        add_(x, Tensor::zeros({2, 3}, DType::kF16));
       },
-      ThrowsMessage<ArgumentError>("add: y is f16, expected f32"));
+      ThrowsMessage<ArgumentError>("add_: y is f16, expected f32"));
   Tensor whole = Tensor::zeros({2, 3}, DType::kI32);
-  EXPECT_THAT([&] { add(whole, x); }, ThrowsMessage<ArgumentError>("add: x is i32, expected f32"));
+  EXPECT_THAT([&] { add_(whole, x); },
+              ThrowsMessage<ArgumentError>("add_: x is i32, expected f32"));
   Tensor gaps = x.slice(1, 0, 2);
   EXPECT_THAT(
       [&] {
-        add(gaps, Tensor::zeros({2, 2}, DType::kF32));
+        add_(gaps, Tensor::zeros({2, 2}, DType::kF32));
       },
-      ThrowsMessage<ArgumentError>("add: x of shape [2, 2] is not contiguous"));
+      ThrowsMessage<ArgumentError>("add_: x of shape [2, 2] is not contiguous"));
 }
 
 }  // namespace

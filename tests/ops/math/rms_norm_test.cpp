@@ -12,6 +12,7 @@
 #include "quire/base/thread_pool.h"
 #include "quire/tensor/rng.h"
 #include "tests/reference/rms_norm.h"
+#include "tests/support/gradient_check.h"
 
 namespace quire {
 namespace {
@@ -124,11 +125,62 @@ TEST(RmsNorm, Errors) {
   EXPECT_THAT([&] { (void)rms_norm(weight_D, weight_D, 0); },
               ThrowsMessage<ArgumentError>("x_ND: rank is 1, expected 2"));
   EXPECT_THAT([&] { (void)rms_norm(x_ND.to(DType::kF16), weight_D, 0); },
-              ThrowsMessage<ArgumentError>("x_ND is f16, expected f32"));
+              ThrowsMessage<ArgumentError>("x_ND is f16, expected f32 or f64"));
   EXPECT_THAT([&] { (void)rms_norm(x_ND, weight_D.to(DType::kF64), 0); },
-              ThrowsMessage<ArgumentError>("weight_D is f64, expected f32"));
+              ThrowsMessage<ArgumentError>("weight_D is f64, expected f32, the dtype of x_ND"));
   EXPECT_THROW((void)rms_norm(x_ND, weight_D, -1e-9), ArgumentError);
   EXPECT_THROW((void)rms_norm(x_ND, weight_D, std::nan("")), ArgumentError);
+}
+
+TEST(RmsNorm, OTH_05_Backward) {
+  using C = std::complex<double>;
+  for (const std::int64_t D : {1, 7, 130}) {
+    const std::int64_t N = 5;
+    const Tensor x = test::random_tensor({N, D}, 1), weight = test::random_tensor({D}, 2),
+                 dout = test::random_tensor({N, D}, 3);
+    const RmsNormGradients both = rms_norm_backward(dout, x, weight, 0.1);
+    const auto reference = [](const std::vector<std::vector<C>>& in) {
+      return ref::rms_norm<C>(in[0], in[1], 0.1);
+    };
+    const std::vector<std::vector<double>> inputs = {test::values(x), test::values(weight)};
+    const std::vector<double> over = test::values(dout);
+    test::expect_close(test::values(both.dx_ND), test::complex_step(reference, inputs, 0, over),
+                       "x", 1e-13);
+    test::expect_close(test::values(both.dweight_D), test::complex_step(reference, inputs, 1, over),
+                       "weight", 1e-13);
+    const auto single = [](const Tensor& t) { return t.to(DType::kF32); };
+    const RmsNormGradients narrow = rms_norm_backward(single(dout), single(x), single(weight), 0.1);
+    test::expect_close(test::values(narrow.dx_ND), test::values(both.dx_ND), "f32 x", 1e-6);
+    test::expect_close(test::values(narrow.dweight_D), test::values(both.dweight_D), "f32 w", 1e-6);
+  }
+}
+
+TEST(RmsNorm, InDoublePrecision) {
+  const Tensor x = test::random_tensor({3, 40}, 4), weight = test::random_tensor({40}, 5);
+  test::expect_close(test::values(rms_norm(x, weight, 1e-5)),
+                     ref::rms_norm<double>(test::values(x), test::values(weight), 1e-5), "f64",
+                     1e-14);
+}
+
+TEST(RmsNorm, BackwardWithAnyNumberOfThreads) {
+  const Tensor x = test::random_tensor({301, 130}, 6, DType::kF32),
+               weight = test::random_tensor({130}, 7, DType::kF32);
+  set_threads(1);
+  const RmsNormGradients one = rms_norm_backward(x, x, weight, 1e-5);
+  for (const int threads : {2, 7}) {
+    set_threads(threads);
+    const RmsNormGradients many = rms_norm_backward(x, x, weight, 1e-5);
+    EXPECT_EQ(values(many.dx_ND), values(one.dx_ND));
+    EXPECT_EQ(values(many.dweight_D), values(one.dweight_D));
+  }
+}
+
+TEST(RmsNorm, BackwardErrors) {
+  const Tensor x = Tensor::zeros({2, 3}, DType::kF32), weight = Tensor::zeros({3}, DType::kF32);
+  EXPECT_THROW((void)rms_norm_backward(Tensor::zeros({3, 3}, DType::kF32), x, weight, 0),
+               ArgumentError);
+  EXPECT_THROW((void)rms_norm_backward(x.to(DType::kF64), x, weight, 0), ArgumentError);
+  EXPECT_THROW((void)rms_norm_backward(x, x, weight, -1), ArgumentError);
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 
 #include "quire/base/error.h"
 #include "tests/ops/matmul/weight_case.h"
+#include "tests/support/gradient_check.h"
 
 namespace quire::test {
 namespace {
@@ -38,6 +39,27 @@ TEST(Embedding, Errors) {
               testing::ThrowsMessage<ArgumentError>("ids[2] is 3, but the table has V = 3"));
   EXPECT_THAT([&] { (void)embedding(low, table.weight); },
               testing::ThrowsMessage<ArgumentError>("ids[0] is -1, but the table has V = 3"));
+}
+
+TEST(Embedding, OfATrainedTable) {
+  const Tensor table = tensor_of({1, 2, 3, 4, 5, 6}, {3, 2}), ids = index_of({2, 0, 2, 1}, {2, 2});
+  const Tensor out = embedding(ids, table);
+  EXPECT_EQ(out.shape(), Shape({2, 2, 2}));
+  EXPECT_EQ(values(out), (std::vector<double>{5, 6, 1, 2, 5, 6, 3, 4}));
+  EXPECT_EQ(values(embedding(ids.to(DType::kI32).transpose(0, 1), table)),
+            (std::vector<double>{5, 6, 5, 6, 1, 2, 3, 4}));
+  const Tensor dout = random_tensor({2, 2, 2}, 1);
+  expect_gradients([&](const auto& in) { return embedding(ids, in[0]); }, {table}, dout,
+                   {embedding_backward(dout, ids, 3)});
+}
+
+TEST(Embedding, ErrorsOfATrainedTable) {
+  const Tensor table = Tensor::zeros({3, 2}, DType::kF32);
+  EXPECT_THROW((void)embedding(index_of({0, 3}, {2}), table), ArgumentError);
+  EXPECT_THROW((void)embedding(index_of({-1}, {1}), table), ArgumentError);
+  EXPECT_THROW((void)embedding(Tensor::zeros({2}, DType::kF32), table), ArgumentError);
+  EXPECT_THROW((void)embedding(index_of({0}, {1}), Tensor::zeros({3}, DType::kF32)), ArgumentError);
+  EXPECT_THROW((void)embedding_backward(table, index_of({0, 1}, {2}), 3), ArgumentError);
 }
 
 }  // namespace

@@ -1,0 +1,338 @@
+#include <algorithm>
+#include <concepts>
+#include <cstring>
+#include <type_traits>
+#include <vector>
+
+#include "quire/ops/index/element.h"
+#include "quire/ops/index/groups.h"
+#include "quire/ops/index/scatter_kernel.h"
+#include "quire/ops/index/walk.h"
+
+namespace quire::kernel {
+namespace {
+
+// Two ways to the same bits. Straight: the index is walked in order, each thread keeps to its range
+// of places, and out is the accumulator. By groups: the index is turned around first, and each
+// place is finished at once, in registers; the choice where out would not stay in the cache, and
+// where the accumulator is not of out's dtype.
+
+std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+
+bool counted(const Scatter& args) {
+  return args.combine != Combine::kAssign && (args.combine == Combine::kMean || !args.include);
+}
+
+std::int64_t divisor(const Scatter& args, std::int64_t count) {
+  return count + (args.include && args.self_counts ? 1 : 0);
+}
+
+bool by_groups(const Scatter& args) {
+  constexpr std::int64_t kCacheElements = 3 << 20;
+  const Walk& walk = *args.walk;
+  if (args.combine == Combine::kAssign) return false;
+  if (args.dtype == DType::kF16 || args.dtype == DType::kBF16) return true;
+  // The sum behind a mean of integers is i64.
+  const bool integers = args.dtype != DType::kF64 && args.dtype != DType::kF32;
+  if (args.combine == Combine::kMean && integers) return true;
+  if (counted(args) && !groups_every_place(walk)) return true;
+  return walk.D >= 8 && walk.M * walk.D > kCacheElements && groups_every_place(walk);
+}
+
+// ---- By groups ----
+
+template <class T, Combine C>
+void fold_place(const Scatter& args, T* out, const T* init, const T* src, const std::int64_t* from,
+                std::int64_t count) {
+  constexpr std::int64_t kColumns = 64;
+  const Walk& walk = *args.walk;
+  using A = std::conditional_t<C == Combine::kMean && std::integral<T>, std::int64_t, Acc<T>>;
+  const A alpha = factor<A>(args.alpha);
+  for (std::int64_t d = 0; d < walk.D; d += kColumns) {
+    const std::int64_t columns = std::min(kColumns, walk.D - d);
+    A acc[kColumns];
+    for (std::int64_t c = 0; c < columns; ++c)
+      acc[c] = args.include ? A(widen(init[d + c])) : identity<C, A>();
+    for (std::int64_t k = 0; k < count; ++k) {
+      const T* row = src + from[k] * walk.plain_step + d;
+      if (args.alpha == 1) {
+        for (std::int64_t c = 0; c < columns; ++c) acc[c] = combine<C>(acc[c], A(widen(row[c])));
+      } else {
+        for (std::int64_t c = 0; c < columns; ++c)
+          acc[c] = combine<C>(acc[c], times(alpha, A(widen(row[c]))));
+      }
+    }
+    for (std::int64_t c = 0; c < columns; ++c) {
+      if (C == Combine::kMean) acc[c] = divide(acc[c], divisor(args, count));
+      out[d + c] = narrow<T>(static_cast<Acc<T>>(acc[c]));
+    }
+  }
+}
+
+template <class T, Combine C>
+void fold_groups(const Scatter& args) {
+  const Walk& walk = *args.walk;
+  const auto fold = QUIRE_FOR_ISA(fold_rows);
+  for_groups(walk, [&](const LaneCursor& lane, const Groups& groups, std::int64_t begin,
+                       std::int64_t end) {
+    for (std::int64_t g = begin; g < end; ++g) {
+      const std::int64_t place = lane.place + groups.place(g) * walk.place_step;
+      T* out = static_cast<T*>(args.out) + place;
+      const T* init = static_cast<const T*>(args.self) + place;
+      const T* src = static_cast<const T*>(args.src) + lane.plain;
+      const std::int64_t count = groups.size(g);
+      if (count == 0) {
+        if (out != init) std::memcpy(out, init, at(walk.D) * sizeof(T));
+      } else if constexpr (std::is_same_v<T, float>) {
+        fold({.out = out,
+              .init = args.include ? init : nullptr,
+              .src = src,
+              .src_step = walk.plain_step,
+              .D = walk.D,
+              .from = groups.first(g),
+              .from_end = groups.end(),
+              .count = count,
+              .combine = args.combine,
+              .alpha = static_cast<float>(args.alpha),
+              .divisor = static_cast<float>(divisor(args, count))});
+      } else {
+        fold_place<T, C>(args, out, init, src, groups.first(g), count);
+      }
+    }
+  });
+}
+
+// ---- Straight ----
+
+// The positions of a block of the index whose places lie in a range.
+struct Block {
+  static constexpr std::int64_t kSize = 512;
+  std::int64_t place[kSize], from[kSize];
+  std::uint8_t fresh[kSize];
+  std::int64_t count = 0;
+
+  void fill(const std::int64_t* index, std::int64_t step, std::int64_t begin, std::int64_t end,
+            std::int64_t low, std::int64_t high) {
+    const auto span = static_cast<std::uint64_t>(high - low);
+    count = 0;
+    for (std::int64_t n = begin; n < end; ++n) {
+      const std::int64_t value = index[n * step];
+      place[count] = value;
+      from[count] = n;
+      count += static_cast<std::uint64_t>(value - low) < span ? 1 : 0;
+    }
+  }
+};
+
+template <class T, Combine C>
+void combine_block(const Scatter& args, T* out, const T* src, const Block& block, bool fresh) {
+  const Walk& walk = *args.walk;
+  const T alpha = factor<T>(args.alpha);
+  const bool scaled = args.alpha != 1;
+  if constexpr (std::is_same_v<T, float> && C != Combine::kAssign) {
+    if (walk.D >= 8)
+      return QUIRE_FOR_ISA(combine_rows)({.out = out,
+                                          .src = src,
+                                          .out_step = walk.place_step,
+                                          .src_step = walk.plain_step,
+                                          .D = walk.D,
+                                          .place = block.place,
+                                          .from = block.from,
+                                          .fresh = fresh ? block.fresh : nullptr,
+                                          .count = block.count,
+                                          .combine = C,
+                                          .alpha = alpha});
+  }
+  if (walk.D == 1 && !fresh && !scaled) {
+    for (std::int64_t k = 0; k < block.count; ++k) {
+      T& place = out[block.place[k] * walk.place_step];
+      place = combine<C>(place, src[block.from[k] * walk.plain_step]);
+    }
+    return;
+  }
+  for (std::int64_t k = 0; k < block.count; ++k) {
+    T* row = out + block.place[k] * walk.place_step;
+    const T* add = src + block.from[k] * walk.plain_step;
+    const bool first = fresh && block.fresh[k] != 0;
+    for (std::int64_t d = 0; d < walk.D; ++d) {
+      const T x = scaled ? times(alpha, add[d]) : add[d];
+      row[d] = combine<C>(first ? identity<C, T>() : row[d], x);
+    }
+  }
+}
+
+template <class T, Combine C>
+void combine_blocks(const Scatter& args, T* out, const T* src, const std::int64_t* index,
+                    std::int64_t low, std::int64_t high, std::int64_t* met) {
+  const Walk& walk = *args.walk;
+  Block block;
+  for (std::int64_t n = 0; n < walk.N; n += Block::kSize) {
+    block.fill(index, walk.index_step, n, std::min(n + Block::kSize, walk.N), low, high);
+    if (met != nullptr) {
+      for (std::int64_t k = 0; k < block.count; ++k)
+        block.fresh[k] = met[block.place[k]]++ == 0 ? 1 : 0;
+    }
+    combine_block<T, C>(args, out, src, block, !args.include && met != nullptr);
+  }
+}
+
+// Single floats have a kernel of their own.
+template <class T, Combine C>
+bool next_to_each_other(const Scatter& args, std::int64_t span) {
+  const Walk& walk = *args.walk;
+  return std::is_same_v<T, float> && C != Combine::kAssign && walk.place_step == 1 &&
+         walk.plain_step == 1 && walk.index_step == 1 && args.alpha == 1 && span < 1LL << 31;
+}
+
+// Places [low, high) of one lane; met counts who came to each place (null: nobody asks).
+template <class T, Combine C>
+void combine_range(const Scatter& args, const LaneCursor& lane, std::int64_t low, std::int64_t high,
+                   std::int64_t* met) {
+  const Walk& walk = *args.walk;
+  T* out = static_cast<T*>(args.out) + lane.place;
+  const T* src = static_cast<const T*>(args.src) + lane.plain;
+  const std::int64_t* index = walk.index + lane.index;
+  if (walk.D == 1 && next_to_each_other<T, C>(args, high - low)) {
+    QUIRE_FOR_ISA(combine_floats)
+    ({.out = reinterpret_cast<float*>(out),
+      .src = reinterpret_cast<const float*>(src),
+      .index = index,
+      .N = walk.N,
+      .low = low,
+      .high = high,
+      .met = met,
+      .fresh = !args.include,
+      .combine = C});
+  } else {
+    combine_blocks<T, C>(args, out, src, index, low, high, met);
+  }
+  if constexpr (C == Combine::kMean) {
+    for (std::int64_t m = low; m < high; ++m) {
+      if (met[m] == 0) continue;
+      T* row = out + m * walk.place_step;
+      for (std::int64_t d = 0; d < walk.D; ++d) row[d] = divide(row[d], divisor(args, met[m]));
+    }
+  }
+}
+
+// Where to cut [0, M) so that each part is named about equally often: the quantiles of a sample.
+std::vector<std::int64_t> cuts(const Walk& walk, const std::int64_t* index, std::int64_t parts) {
+  constexpr std::int64_t kSample = 1024;
+  std::vector<std::int64_t> sample;
+  const std::int64_t stride = walk.N / kSample + 1;
+  for (std::int64_t n = 0; n < walk.N; n += stride) sample.push_back(index[n * walk.index_step]);
+  std::sort(sample.begin(), sample.end());
+  std::vector<std::int64_t> out{0};
+  for (std::int64_t p = 1; p < parts; ++p) out.push_back(sample[sample.size() * at(p) / at(parts)]);
+  out.push_back(walk.M);
+  return out;
+}
+
+template <class T, Combine C>
+void combine_lanes(const Scatter& args) {
+  const Walk& walk = *args.walk;
+  const bool counts = counted(args);
+  const std::int64_t lanes = walk.lane_count(), threads = thread_pool().threads();
+  if (lanes >= threads || walk.N * walk.D < kWorthThreads) {
+    for_pieces(lanes, walk.N * walk.D, [&](std::int64_t begin, std::int64_t end) {
+      LaneCursor lane(walk.lanes, begin);
+      std::vector<std::int64_t> met;
+      for (std::int64_t i = begin; i < end; ++i, lane.next()) {
+        if (counts) met.assign(at(walk.M), 0);
+        combine_range<T, C>(args, lane, 0, walk.M, counts ? met.data() : nullptr);
+      }
+    });
+    return;
+  }
+  // Every part reads the whole index, so there are few where a row is short.
+  const std::int64_t parts = std::min<std::int64_t>(threads, walk.D >= 16 ? 64 : 8);
+  LaneCursor lane(walk.lanes, 0);
+  std::vector<std::int64_t> met;
+  for (std::int64_t i = 0; i < lanes; ++i, lane.next()) {
+    if (counts) met.assign(at(walk.M), 0);
+    const std::vector<std::int64_t> cut = cuts(walk, walk.index + lane.index, parts);
+    thread_pool().run(parts, [&](std::int64_t p) {
+      combine_range<T, C>(args, lane, cut[at(p)], cut[at(p + 1)], counts ? met.data() : nullptr);
+    });
+  }
+}
+
+// An index with an entry for every element, whose neighbours belong to different lanes: position
+// after position, along the lanes.
+template <class T, Combine C>
+void combine_lines(const Scatter& args) {
+  const Walk& walk = *args.walk;
+  std::vector<LaneDim> outer = walk.lanes;
+  const LaneDim inner = outer.back();
+  outer.pop_back();
+  std::int64_t lines = 1;
+  for (const LaneDim& dim : outer) lines *= dim.size;
+  const std::int64_t width =
+      std::max<std::int64_t>(64 / static_cast<std::int64_t>(sizeof(T)),
+                             inner.size * lines / (4 * thread_pool().threads()) / 16 * 16);
+  const std::int64_t cuts = (inner.size + width - 1) / width;
+  const T alpha = factor<T>(args.alpha);
+  const bool scaled = args.alpha != 1;
+  for_pieces(lines * cuts, walk.N * width, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t piece = begin; piece < end; ++piece) {
+      const LaneCursor lane(outer, piece / cuts);
+      const std::int64_t first = piece % cuts * width, last = std::min(first + width, inner.size);
+      for (std::int64_t n = 0; n < walk.N; ++n) {
+        T* out = static_cast<T*>(args.out) + lane.place;
+        const T* src = static_cast<const T*>(args.src) + lane.plain + n * walk.plain_step;
+        const std::int64_t* index = walk.index + lane.index + n * walk.index_step;
+        for (std::int64_t l = first; l < last; ++l) {
+          T& place = out[index[l * inner.index] * walk.place_step + l * inner.place];
+          const T x = src[l * inner.plain];
+          place = combine<C>(place, scaled ? times(alpha, x) : x);
+        }
+      }
+    }
+  });
+}
+
+template <class T, Combine C>
+void straight(const Scatter& args) {
+  const Walk& walk = *args.walk;
+  const bool lines = walk.D == 1 && !walk.lanes.empty() && !counted(args) &&
+                     walk.lanes.back().plain < walk.plain_step;
+  if (lines) {
+    combine_lines<T, C>(args);
+  } else {
+    combine_lanes<T, C>(args);
+  }
+}
+
+}  // namespace
+
+bool scatter_fills(const Scatter& args) {
+  const Walk& walk = *args.walk;
+  return by_groups(args) && groups_every_place(walk) && walk.lanes.empty() &&
+         walk.M * walk.D == args.out_elements;
+}
+
+void scatter_cpu(const Scatter& args) {
+  const Walk& walk = *args.walk;
+  if (walk.lane_count() * walk.N * walk.D == 0) return;
+  if (args.combine == Combine::kAssign) {
+    // Elements move as they are: two bytes are two bytes.
+    const bool is_short = args.dtype == DType::kF16 || args.dtype == DType::kBF16;
+    return with_type(is_short ? DType::kI16 : args.dtype, [&]<class T>() {
+      if constexpr (!kIsShort<T>) straight<T, Combine::kAssign>(args);
+    });
+  }
+  const bool groups = by_groups(args);
+  with_type(args.dtype, [&]<class T>() {
+    with_reduction(args.combine, [&]<Combine C>() {
+      if constexpr (kIsShort<T>) {
+        fold_groups<T, C>(args);
+      } else if constexpr (std::integral<T> && C == Combine::kMean) {
+        if constexpr (!std::is_same_v<T, bool>) fold_groups<T, C>(args);
+      } else {
+        groups ? fold_groups<T, C>(args) : straight<T, C>(args);
+      }
+    });
+  });
+}
+
+}  // namespace quire::kernel

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <optional>
+
+#include "quire/ops/index/reduce.h"
+#include "quire/tensor/tensor.h"
+
+namespace quire {
+
+/// Reduces runs of rows: out[b] = reduce of x[n] for n in [start[b], start[b + 1]).
+///
+/// x        a floating dtype, any strides, rank at least 1; the rows are along dimension 0
+/// start_J  i64 or i32: 0, then the ends of B = J - 1 runs, none before the one ahead, the last
+///          equal to x.size(0)
+/// initial  takes part in every run first; a mean adds it without counting it
+/// returns  x's dtype, x's shape with B at dimension 0; an empty run gives `initial`, else 0, 1,
+///          NaN, -inf, +inf for sum, prod, mean, amax, amin
+///
+/// Throws  ArgumentError on the above before anything is written.
+/// Order   rows are combined in order, whatever the number of threads; f16 and bf16 in f32.
+/// Source  torch.segment_reduce (2.x).
+Tensor segment_reduce(const Tensor& x, const Tensor& start_J, Reduce reduce,
+                      std::optional<double> initial = std::nullopt);
+
+/// dx in x's shape; dout has the shape of the result. The rules are those of
+/// scatter_reduce_backward (scatter_reduce.h); `initial` takes no share of an extreme's gradient.
+Tensor segment_reduce_backward(const Tensor& dout, const Tensor& x, const Tensor& start_J,
+                               Reduce reduce, std::optional<double> initial = std::nullopt);
+
+/// Prefix sums: 0 and the running sums of lengths_B (i64 or i32, none negative), as i64 [B + 1].
+Tensor starts_of_lengths(const Tensor& lengths_B);
+
+}  // namespace quire
