@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "quire/base/error.h"
@@ -72,8 +73,9 @@ bool dense(const Tensor& x) {
 }
 
 void sort_and_merge(std::vector<kernel::LaneDim>& lanes) {
-  std::stable_sort(lanes.begin(), lanes.end(), [](const auto& a, const auto& b) {
-    return std::pair(a.plain, a.place) > std::pair(b.plain, b.place);
+  std::sort(lanes.begin(), lanes.end(), [](const auto& a, const auto& b) {
+    return std::tuple(a.plain, a.place, a.index, a.size) >
+           std::tuple(b.plain, b.place, b.index, b.size);
   });
   std::vector<kernel::LaneDim> merged;
   for (const kernel::LaneDim& lane : lanes) {
