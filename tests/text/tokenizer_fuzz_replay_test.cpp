@@ -10,8 +10,8 @@ namespace {
 
 TEST(TokenizerFuzzReplay, AwkwardBytesRoundTrip) {
   const std::string pool =
-      std::string("<s><|im_end|>>hello  aaaa\n12 \xE2\x82\xAC\xF0\x9F\x99\x82\xC0\xED\xA0\x80\xFF",
-                  53) +
+      std::string(
+          "<s><|im_end|>>hello  aaaa\n12 \xE2\x82\xAC\xF0\x9F\x99\x82\xC0\xED\xA0\x80\xFF") +
       '\0';
   std::uint32_t state = 1;
   for (std::size_t i = 0; i < 20'000; ++i) {
