@@ -21,8 +21,10 @@ std::string text(const quire::Tensor& x) {
   std::string out = "[";
   for (std::int64_t row = 0; row < x.size(0); ++row) {
     out += row == 0 ? "[" : ",[";
-    for (std::int64_t column = 0; column < x.size(1); ++column)
-      out += (column == 0 ? "" : ",") + std::to_string(*value++);
+    for (std::int64_t column = 0; column < x.size(1); ++column) {
+      if (column > 0) out += ",";
+      out += std::to_string(*value++);
+    }
     out += "]";
   }
   return out + "]";
