@@ -102,6 +102,11 @@ QUIRE_INLINE void store_bf16(void* p, F32 x) {
   _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_srli_epi32(kept, 16)));
 }
 
+/// Asks for the cache line at p; any address will do.
+QUIRE_INLINE void prefetch(const void* p) {
+  _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
+}
+
 QUIRE_INLINE I32 set1_i32(std::int32_t x) { return {_mm512_set1_epi32(x)}; }
 QUIRE_INLINE F32 to_f32(I32 x) { return {_mm512_cvtepi32_ps(x.v)}; }
 /// Whole numbers in [-128, 127], as 16 bytes.

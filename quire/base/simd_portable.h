@@ -114,6 +114,8 @@ QUIRE_INLINE void store_bf16(void* p, F32 x) {
   }
 }
 
+QUIRE_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
+
 QUIRE_INLINE I32 set1_i32(std::int32_t x) {
   I32 out;
   for (int i = 0; i < 16; ++i) out.v[i] = x;

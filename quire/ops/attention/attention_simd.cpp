@@ -72,7 +72,8 @@ void score_strip(const Job& job, const Tile& tile, std::int64_t row) {
   for (int r = 0; r < R; ++r) q[r] = job.q(row + r);
   Accumulators<R, 4> acc;
   clear<R, 4>(acc);
-  panel_product<Load, R, 4>(acc, q, tile.k, tile.k_block_bytes, tile.k_step_bytes, 0, job.a.kv.K);
+  panel_product<Load, R, 4>(acc, q, tile.k, tile.k_block_bytes, tile.k_step_bytes, 0, job.a.kv.K,
+                            tile.borrowed ? 4 * tile.k_block_bytes : 0);
   for (int r = 0; r < R; ++r)
     for (int p = 0; p < 4; ++p) store(job.scores + (row + r) * kTileKeys + 16 * p, acc[r][p]);
 }
@@ -166,7 +167,8 @@ void weigh_columns(const Job& job, const Tile& tile, std::int64_t row, LaneRange
     for (int p = 0; p < P; ++p) acc[r][p] = mul(load(out + 16 * p), factor);
   }
   panel_product<Load, R, P>(acc, w, tile.v + u * Load::kBytes, 16 * Load::kBytes, tile.v_step_bytes,
-                            range.begin, range.end);
+                            range.begin, range.end,
+                            tile.borrowed ? kTileKeys * tile.v_step_bytes : 0);
   for (int r = 0; r < R; ++r)
     for (int p = 0; p < P; ++p)
       store(job.state.out_RU + (row + r) * job.width + u + 16 * p, acc[r][p]);

@@ -20,7 +20,8 @@ struct Tile {
   const float *k_scale, *v_scale, *bias;  // of 64 positions, or null
   std::int64_t position;                  // of lane 0
   int begin, end;                         // lanes that hold keys
-  bool finite;  // no NaN or infinity among the values; unknown counts as no
+  bool borrowed;  // points into the cache, where the next tile usually follows
+  bool finite;    // no NaN or infinity among the values; unknown counts as no
 };
 
 /// Scratch of a tile: [64 · K] keys, [64 · width] values, 3 · 64 floats.
@@ -204,6 +205,7 @@ QUIRE_INLINE bool borrow(const KvView& kv, std::int64_t b, std::int64_t g, std::
       (at.page * kv.v_strides.page + at.slot * kv.v_strides.slot + g * kv.v_strides.head) * bytes;
   tile.v_step_bytes = kv.v_strides.slot * bytes;
   tile.finite = false;
+  tile.borrowed = true;
   return true;
 }
 

@@ -48,16 +48,21 @@ QUIRE_INLINE void clear(Accumulators<T, P>& acc) {
 }
 
 /// acc[t][p] += Σ_d x[t][d] · w(p, d) for d in [begin, end), where w(p, d) is the 16 elements at w
-/// + p·panel_bytes + d·step_bytes.
+/// + p·panel_bytes + d·step_bytes. What lies ahead_bytes (not 0) behind each vector is asked for
+/// meanwhile: memory that one pass reads in short runs, which the processor does not foresee.
 template <class Load, int T, int P>
 QUIRE_INLINE void panel_product(Accumulators<T, P>& acc, const Array<const float*, T>& x,
                                 const std::byte* w, std::int64_t panel_bytes,
-                                std::int64_t step_bytes, std::int64_t begin, std::int64_t end) {
+                                std::int64_t step_bytes, std::int64_t begin, std::int64_t end,
+                                std::int64_t ahead_bytes = 0) {
   w += begin * step_bytes;
   for (std::int64_t d = begin; d < end; ++d, w += step_bytes) {
     Array<F32, P> column;
 #pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) column[p] = Load::at(w + p * panel_bytes);
+    for (int p = 0; p < P; ++p) {
+      column[p] = Load::at(w + p * panel_bytes);
+      if (ahead_bytes != 0) prefetch(w + p * panel_bytes + ahead_bytes);
+    }
 #pragma GCC unroll 6
     for (int t = 0; t < T; ++t) {
       const F32 xt = set1(x[t][d]);
