@@ -162,7 +162,12 @@ Tensor ContiguousCache::attend(std::int64_t layer, const Tensor& q_NHK) {
 void ContiguousCache::advance(std::int64_t tokens) {
   QUIRE_CHECK(tokens >= 0 && impl_->length + tokens <= impl_->capacity, "advance by ", tokens,
               " from ", impl_->length, " of ", impl_->capacity);
-  impl_->length += tokens;
+  const std::int64_t length = impl_->length + tokens;
+  for (std::size_t i = 0; i < impl_->layers.size(); ++i) {
+    QUIRE_CHECK(impl_->layers[i].length == length, "advance to ", length, " tokens, but layer ", i,
+                " holds ", impl_->layers[i].length);
+  }
+  impl_->length = length;
 }
 
 void ContiguousCache::truncate(std::int64_t length) {

@@ -173,6 +173,13 @@ ModelConfig read_llama_config(const io::GgufFile& gguf) {
   c.K = size_or(gguf, "llama.attention.key_length", std::max<std::int64_t>(1, c.D / c.H), 1 << 12);
   c.U = size_or(gguf, "llama.attention.value_length", c.K, 1 << 12);
   c.context = size(gguf, "llama.context_length", 1 << 30);
+  const std::string window = "llama.attention.sliding_window";
+  const std::int64_t seen = gguf.integer(window, 0);
+  if (seen > 0 && seen < c.context) {
+    throw FormatError(gguf.path(),
+                      concat("key ", window, " is ", seen, ", less than the context of ", c.context,
+                             "; only full attention is supported"));
+  }
   c.norm_epsilon = gguf.number("llama.attention.layer_norm_rms_epsilon");
   if (!(c.norm_epsilon >= 0) || c.norm_epsilon > 1) {
     throw FormatError(gguf.path(), concat("key llama.attention.layer_norm_rms_epsilon is ",

@@ -340,6 +340,10 @@ TEST(ContiguousCache, refuses_wrong_arguments) {
   EXPECT_THROW((void)cache.attend(0, step.q[2]), ArgumentError);
   EXPECT_EQ(cache.length(), 0);
   EXPECT_THROW(cache.truncate(1), ArgumentError);
+  EXPECT_THAT(message_of([&] { cache.advance(5); }), AllOf(HasSubstr("layer 1"), HasSubstr("0")));
+  for (std::size_t i = 1; i < layers.size(); ++i)
+    cache.append(static_cast<std::int64_t>(i), step.k[i], step.v[i]);
+  EXPECT_THAT(message_of([&] { cache.advance(4); }), AllOf(HasSubstr("layer 0"), HasSubstr("5")));
   cache.advance(5);
   EXPECT_THROW(cache.truncate(-1), ArgumentError);
   EXPECT_THAT(message_of([&] { cache.truncate(6); }), AllOf(HasSubstr("6"), HasSubstr("5")));

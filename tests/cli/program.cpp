@@ -174,21 +174,6 @@ std::string tiny_model() {
   return scratch_file("tiny.gguf", bytes);
 }
 
-std::string real_model() {
-  const char* model = std::getenv("QUIRE_MODEL");
-  if (model != nullptr) return model;
-  const char* cache = std::getenv("XDG_CACHE_HOME");
-  const char* home = std::getenv("HOME");
-  const std::string folder = cache != nullptr  ? std::string(cache)
-                             : home != nullptr ? std::string(home) + "/.cache"
-                                               : std::string();
-  const std::string path = folder + "/quire/models/SmolLM2-135M-Instruct.Q4_1.gguf";
-  if (!std::filesystem::exists(path)) {
-    throw std::runtime_error(path + " is absent; run scripts/fetch_model smollm2");
-  }
-  return path;
-}
-
 int lines(const std::string& text) {
   return static_cast<int>(std::count(text.begin(), text.end(), '\n'));
 }

@@ -46,9 +46,6 @@ std::string golden(const std::string& name);
 /// away, so that the default one serves.
 std::string tiny_model();
 
-/// The model that scripts/fetch_model smollm2 fetches; fails the test when it is not there.
-std::string real_model();
-
 /// The number of lines.
 int lines(const std::string& text);
 

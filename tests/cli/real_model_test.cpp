@@ -7,6 +7,7 @@
 
 #include "quire/base/json.h"
 #include "tests/cli/program.h"
+#include "tests/support/real_model.h"
 
 namespace quire::test {
 namespace {

@@ -2,9 +2,7 @@
 // every 4 KiB, and with flipped bits. Needs the model of scripts/fetch_model smollm2.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <memory>
 #include <random>
 #include <string>
@@ -14,19 +12,10 @@
 #include "quire/io/gguf.h"
 #include "tests/io/small_gguf.h"
 #include "tests/support/memory_file_ops.h"
+#include "tests/support/real_model.h"
 
 namespace quire::io {
 namespace {
-
-std::string model_path() {
-  if (const char* path = std::getenv("QUIRE_MODEL")) return path;
-  const char* cache = std::getenv("XDG_CACHE_HOME");
-  const char* home = std::getenv("HOME");
-  const std::string root = cache != nullptr  ? std::string(cache)
-                           : home != nullptr ? std::string(home) + "/.cache"
-                                             : ".cache";
-  return root + "/quire/models/SmolLM2-135M-Instruct.Q4_1.gguf";
-}
 
 /// Walks over a good header and notes where each field begins. It checks nothing: the file is known
 /// to be right.
@@ -89,10 +78,7 @@ class FieldWalk {
 class GgufModel : public testing::Test {
  protected:
   void SetUp() override {
-    const std::string path = model_path();
-    ASSERT_TRUE(std::filesystem::is_regular_file(path))
-        << path << " is absent: run scripts/fetch_model smollm2, or set QUIRE_MODEL";
-    const auto file = file_ops().open(path);
+    const auto file = file_ops().open(test::real_model());
     model_bytes_ = file->size();
     header_.resize(8u << 20);
     file->read_at(0, std::as_writable_bytes(std::span(header_)));

@@ -161,6 +161,12 @@ TEST(LlamaHostile, rope_dimensions) {
                  "16");
 }
 
+TEST(LlamaHostile, a_window_shorter_than_the_context) {
+  LlamaGguf gguf;
+  expect_refused(gguf.number("llama.attention.sliding_window", 5u),
+                 "llama.attention.sliding_window", "is 5", "full attention");
+}
+
 TEST(LlamaHostile, rope_base) {
   for (const float value : {0.0f, -1.0f, 0.5f, 1.0f, kNan, kInfinity, -kInfinity}) {
     LlamaGguf gguf;

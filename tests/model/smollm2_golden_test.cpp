@@ -5,30 +5,19 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
-#include <filesystem>
 #include <iostream>
 
 #include "quire/base/file_ops.h"
 #include "quire/base/json.h"
 #include "quire/io/safetensors.h"
 #include "tests/model/model_runs.h"
+#include "tests/support/real_model.h"
 
 namespace quire::model {
 namespace {
 
 constexpr std::int64_t kSlice = 64;               // rows whose logits are in memory at once
 constexpr std::int64_t kFirst = 7, kEnd = 2'048;  // positions at which the modes are compared
-
-std::string model_path() {
-  if (const char* path = std::getenv("QUIRE_MODEL")) return path;
-  const char* cache = std::getenv("XDG_CACHE_HOME");
-  const char* home = std::getenv("HOME");
-  const std::string root = cache != nullptr  ? std::string(cache)
-                           : home != nullptr ? std::string(home) + "/.cache"
-                                             : ".cache";
-  return root + "/quire/models/SmolLM2-135M-Instruct.Q4_1.gguf";
-}
 
 /// Everything below shares one reading of the text: it is most of the time.
 struct Shared {
@@ -43,7 +32,7 @@ struct Shared {
 
 Shared read_everything() {
   Shared s;
-  const auto file = ModelFile::open(model_path());
+  const auto file = ModelFile::open(test::real_model());
   s.exact = Model::load(file, {Mode::kExact, {}});
   s.fast = Model::load(file, {Mode::kFast, {}});
   const io::SafetensorsFile golden(test::golden_path("smollm2-135m/gpl3.safetensors"));
@@ -57,11 +46,6 @@ Shared read_everything() {
 
 class SmolLm2 : public testing::Test {
  protected:
-  void SetUp() override {
-    const std::string path = model_path();
-    ASSERT_TRUE(std::filesystem::is_regular_file(path))
-        << path << " is absent: run scripts/fetch_model smollm2, or set QUIRE_MODEL";
-  }
   static Shared& shared() {
     static Shared s = read_everything();
     return s;

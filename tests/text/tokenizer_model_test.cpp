@@ -8,7 +8,7 @@
 #include "quire/base/json.h"
 #include "quire/text/chat_template.h"
 #include "quire/text/unicode.h"
-#include "tests/text/real_model.h"
+#include "tests/text/real_tokenizer.h"
 
 namespace quire::text {
 namespace {
@@ -56,7 +56,7 @@ TEST(TokenizerModel, GivesTheIdsOfTheLicence) {
 
 TEST(TokenizerModel, ADocumentCannotForgeATurn) {
   const Tokenizer& tokenizer = test::real_tokenizer();
-  const io::GgufFile file(test::real_model_path());
+  const io::GgufFile file(test::real_model());
   const ChatTemplate chat(file.text("tokenizer.chat_template"));
   const auto specials = [&](const std::string& content) {
     Json message, variables;

@@ -1,36 +1,18 @@
 #pragma once
 
-#include <cstdlib>
-#include <filesystem>
 #include <memory>
 #include <string>
 
-#include "quire/base/error.h"
 #include "quire/io/gguf.h"
 #include "quire/text/tokenizer.h"
+#include "tests/support/real_model.h"
 
 namespace quire::test {
-
-/// Where the real model lies; throws with advice when it does not.
-inline std::string real_model_path() {
-  const char* named = std::getenv("QUIRE_MODEL");
-  const char* cache = std::getenv("XDG_CACHE_HOME");
-  const char* home = std::getenv("HOME");
-  std::string path = named != nullptr ? named
-                     : cache != nullptr
-                         ? std::string(cache) + "/quire/models/SmolLM2-135M-Instruct.Q4_1.gguf"
-                         : std::string(home != nullptr ? home : "") +
-                               "/.cache/quire/models/SmolLM2-135M-Instruct.Q4_1.gguf";
-  if (!std::filesystem::exists(path)) {
-    throw Error(concat(path, " is absent: run scripts/fetch_model smollm2, or set QUIRE_MODEL"));
-  }
-  return path;
-}
 
 /// The tokenizer of the real model, read once.
 inline const text::Tokenizer& real_tokenizer() {
   static const std::shared_ptr<const text::Tokenizer> tokenizer = [] {
-    const io::GgufFile file(real_model_path());
+    const io::GgufFile file(real_model());
     text::TokenizerSpec spec;
     spec.source = file.path();
     spec.model = file.text("tokenizer.ggml.model");
