@@ -1,4 +1,6 @@
 // The program with SmolLM2-135M-Instruct (scripts/fetch_model smollm2).
+#include "tests/support/real_model.h"
+
 #include <gmock/gmock.h>
 
 #include <chrono>
@@ -7,7 +9,6 @@
 
 #include "quire/base/json.h"
 #include "tests/cli/program.h"
-#include "tests/support/real_model.h"
 
 namespace quire::test {
 namespace {
