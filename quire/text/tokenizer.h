@@ -35,6 +35,8 @@ struct TokenizerSpec {
 };
 
 /// Turns text into ids, and ids into text. Shared by threads: all methods are const.
+/// Letters, digits and spaces are what the Unicode version of the installed PCRE2 says (14 in
+/// Debian 12): a character that is newer splits words as a symbol does.
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
