@@ -1,14 +1,9 @@
-#include "quire/base/simd.h"
+#include "quire/ops/index/fetch_ahead.h"
 #include "quire/ops/index/scatter_kernel.h"
 
 namespace quire::kernel::QUIRE_ISA_NS {
 
-// Rows lie anywhere in memory: the processor cannot guess the next one, so it is told.
-inline constexpr std::int64_t kAhead = 8;
-
-QUIRE_INLINE void prefetch_row(const float* row, std::int64_t D) {
-  for (std::int64_t d = 0; d < D && d < 256; d += 16) __builtin_prefetch(row + d);
-}
+inline constexpr std::int64_t kFloat = sizeof(float);
 
 // x where it is beyond acc, or NaN; else acc, so that a NaN stays from either side and the first of
 // equal extremes stays.
@@ -85,10 +80,11 @@ template <class Op>
 QUIRE_INLINE void combine_all(const CombineRows& args) {
   const bool scaled = args.alpha != 1.0f;
   const F32 alpha = set1(args.alpha);
+  const std::int64_t ahead = rows_ahead(args.D * kFloat);
   for (std::int64_t k = 0; k < args.count; ++k) {
-    if (k + kAhead < args.count) {
-      prefetch_row(args.out + args.place[k + kAhead] * args.out_step, args.D);
-      prefetch_row(args.src + args.from[k + kAhead] * args.src_step, args.D);
+    if (k + ahead < args.count) {
+      fetch_row(args.out + args.place[k + ahead] * args.out_step, args.D * kFloat);
+      fetch_row(args.src + args.from[k + ahead] * args.src_step, args.D * kFloat);
     }
     combine_row<Op>(args.out + args.place[k] * args.out_step,
                     args.src + args.from[k] * args.src_step, args.D,
@@ -225,9 +221,10 @@ QUIRE_INLINE void fold_columns(const FoldRows& args, std::int64_t d, int last_la
     const int lanes = v == kVectors - 1 ? last_lanes : 16;
     acc[v] = args.init == nullptr ? Op::identity() : load_first(args.init + d + 16 * v, lanes);
   }
+  const std::int64_t bytes = (16 * (kVectors - 1) + last_lanes) * kFloat, ahead = rows_ahead(bytes);
   for (std::int64_t k = 0; k < args.count; ++k) {
-    if (args.from + k + kAhead < args.from_end)
-      prefetch_row(args.src + args.from[k + kAhead] * args.src_step + d, 16 * kVectors);
+    if (args.from + k + ahead < args.from_end)
+      fetch_row(args.src + args.from[k + ahead] * args.src_step + d, bytes);
     const float* row = args.src + args.from[k] * args.src_step + d;
     for (std::int64_t v = 0; v < kVectors; ++v) {
       const int lanes = v == kVectors - 1 ? last_lanes : 16;
