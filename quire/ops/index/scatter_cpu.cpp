@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <concepts>
 #include <cstring>
+#include <span>
 #include <type_traits>
 #include <vector>
 
@@ -184,10 +185,17 @@ bool next_to_each_other(const Scatter& args, std::int64_t span) {
          walk.plain_step == 1 && walk.index_step == 1 && args.alpha == 1 && span < 1LL << 31;
 }
 
-// Places [low, high) of one lane; met counts who came to each place (null: nobody asks).
+// Places [low, high) of a lane, and the one of them, if any, that a large part of the index names.
+struct Part {
+  std::int64_t low, high, hot = -1;
+};
+
+// A part of one lane; met counts who came to each place (null: nobody asks).
 template <class T, Combine C>
-void combine_range(const Scatter& args, const LaneCursor& lane, std::int64_t low, std::int64_t high,
+void combine_range(const Scatter& args, const LaneCursor& lane, const Part& part,
                    std::int64_t* met) {
+  const auto [low, high, hot] = part;
+  if (low == high) return;
   const Walk& walk = *args.walk;
   T* out = static_cast<T*>(args.out) + lane.place;
   const T* src = static_cast<const T*>(args.src) + lane.plain;
@@ -200,6 +208,7 @@ void combine_range(const Scatter& args, const LaneCursor& lane, std::int64_t low
       .N = walk.N,
       .low = low,
       .high = high,
+      .hot = hot,
       .met = met,
       .fresh = !args.include,
       .combine = C});
@@ -215,16 +224,35 @@ void combine_range(const Scatter& args, const LaneCursor& lane, std::int64_t low
   }
 }
 
-// Where to cut [0, M) so that each part is named about equally often: the quantiles of a sample.
-std::vector<std::int64_t> cuts(const Walk& walk, const std::int64_t* index, std::int64_t parts) {
+// The place that most of a sorted sample name, where it is more than an eighth of it.
+std::int64_t hot_place(std::span<const std::int64_t> sample) {
+  std::int64_t hot = -1;
+  std::size_t most = sample.size() / 8, run = 0;
+  for (std::size_t i = 0; i < sample.size(); ++i) {
+    run = i > 0 && sample[i] == sample[i - 1] ? run + 1 : 1;
+    if (run <= most) continue;
+    most = run;
+    hot = sample[i];
+  }
+  return hot;
+}
+
+// [0, M) cut so that each part is named about equally often: at the quantiles of a sample.
+std::vector<Part> cut_places(const Walk& walk, const std::int64_t* index, std::int64_t count) {
   constexpr std::int64_t kSample = 1024;
   std::vector<std::int64_t> sample;
   const std::int64_t stride = walk.N / kSample + 1;
   for (std::int64_t n = 0; n < walk.N; n += stride) sample.push_back(index[n * walk.index_step]);
   std::sort(sample.begin(), sample.end());
-  std::vector<std::int64_t> out{0};
-  for (std::int64_t p = 1; p < parts; ++p) out.push_back(sample[sample.size() * at(p) / at(parts)]);
-  out.push_back(walk.M);
+  std::vector<Part> out;
+  auto begin = sample.begin();
+  for (std::int64_t p = 1; p <= count; ++p) {
+    const std::int64_t low = out.empty() ? 0 : out.back().high;
+    const std::int64_t high = p == count ? walk.M : sample[sample.size() * at(p) / at(count)];
+    const auto end = std::lower_bound(begin, sample.end(), high);
+    out.push_back({low, high, hot_place({begin, end})});
+    begin = end;
+  }
   return out;
 }
 
@@ -239,20 +267,23 @@ void combine_lanes(const Scatter& args) {
       std::vector<std::int64_t> met;
       for (std::int64_t i = begin; i < end; ++i, lane.next()) {
         if (counts) met.assign(at(walk.M), 0);
-        combine_range<T, C>(args, lane, 0, walk.M, counts ? met.data() : nullptr);
+        const Part whole = walk.N * walk.D < kWorthThreads
+                               ? Part{0, walk.M}
+                               : cut_places(walk, walk.index + lane.index, 1).front();
+        combine_range<T, C>(args, lane, whole, counts ? met.data() : nullptr);
       }
     });
     return;
   }
   // Every part reads the whole index, so there are few where a row is short.
-  const std::int64_t parts = std::min<std::int64_t>(threads, walk.D >= 16 ? 64 : 8);
+  const std::int64_t count = std::min<std::int64_t>(threads, walk.D >= 16 ? 64 : 8);
   LaneCursor lane(walk.lanes, 0);
   std::vector<std::int64_t> met;
   for (std::int64_t i = 0; i < lanes; ++i, lane.next()) {
     if (counts) met.assign(at(walk.M), 0);
-    const std::vector<std::int64_t> cut = cuts(walk, walk.index + lane.index, parts);
-    thread_pool().run(parts, [&](std::int64_t p) {
-      combine_range<T, C>(args, lane, cut[at(p)], cut[at(p + 1)], counts ? met.data() : nullptr);
+    const std::vector<Part> parts = cut_places(walk, walk.index + lane.index, count);
+    thread_pool().run(count, [&](std::int64_t p) {
+      combine_range<T, C>(args, lane, parts[at(p)], counts ? met.data() : nullptr);
     });
   }
 }
