@@ -72,7 +72,7 @@ class RowsBench {
     for (const auto& [spread, name] :
          {std::pair(Spread::kUniform, "uniform"), std::pair(Spread::kSkewed, "skewed")}) {
       spread_ = name;
-      measure(self, src, make_index(N_, M_, spread));
+      measure(self, src, spread);
     }
   }
 
@@ -80,7 +80,8 @@ class RowsBench {
   const Json::Object& rates() const { return rates_; }
 
  private:
-  void measure(const Tensor& self, const Tensor& src, const Tensor& flat_N) {
+  void measure(const Tensor& self, const Tensor& src, Spread spread) {
+    const Tensor flat_N = make_index(N_, M_, spread);
     const Tensor expanded = flat_N.view({N_, 1}).expand({N_, D_});
     layout_ = D_ == 1 ? "full" : "expanded";
     gathers(self, expanded);
@@ -94,10 +95,18 @@ class RowsBench {
                                                            {"amin", Reduce::kAmin}};
     for (const auto& [name, reduce] : kReduces) scatters(self, expanded, src, name, reduce);
     if (D_ == 1) return;
+    // An entry for every element: rows all the same, and places of their own.
+    layout_ = "copied";
+    with_index(self, expanded.contiguous_copy(), src);
     layout_ = "full";
-    const Tensor full = expanded.contiguous_copy();
-    gathers(self, full);
-    scatters(self, full, src, "sum", Reduce::kSum);
+    with_index(self, make_index(N_ * D_, M_, spread).view({N_, D_}), src);
+  }
+
+  void with_index(const Tensor& self, const Tensor& index, const Tensor& src) {
+    gathers(self, index);
+    scatters(self, index, src, "sum", Reduce::kSum);
+    scatters(self, index, src, "mean", Reduce::kMean);
+    scatters(self, index, src, "amax", Reduce::kAmax);
   }
 
   void gathers(const Tensor& self, const Tensor& index) {

@@ -67,11 +67,15 @@ def torch_turn(options, d):
         for reduce in REDUCES:
             add("scatter_reduce " + reduce, spread, layout, scatter_bytes,
                 lambda: torch.scatter_reduce(self, 0, index, src, reduce))
-        if d > 1:
-            full = index.contiguous()
-            add("gather", spread, "full", gather_bytes, lambda: torch.gather(self, 0, full))
-            add("scatter_reduce sum", spread, "full", scatter_bytes,
-                lambda: torch.scatter_reduce(self, 0, full, src, "sum"))
+        if d == 1:
+            continue
+        u = torch.rand(n, d, dtype=torch.float64)
+        own = ((u**10 if spread == "skewed" else u) * m).long().clamp_(max=m - 1)
+        for layout, index in (("copied", index.contiguous()), ("full", own)):
+            add("gather", spread, layout, gather_bytes, lambda: torch.gather(self, 0, index))
+            for reduce in ("sum", "mean", "amax"):
+                add("scatter_reduce " + reduce, spread, layout, scatter_bytes,
+                    lambda: torch.scatter_reduce(self, 0, index, src, reduce))
     return rates
 
 

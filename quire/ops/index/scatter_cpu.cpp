@@ -288,36 +288,69 @@ void combine_lanes(const Scatter& args) {
   }
 }
 
-// An index with an entry for every element, whose neighbours belong to different lanes: position
-// after position, along the lanes.
+// Lanes [first, last) of a line, beginning at `lane`: position after position, along the lanes, so
+// that memory is read in order. Each lane has places of its own, whatever the index says. met holds
+// M rows of `width` counts (null: nobody asks).
+template <class T, Combine C>
+void combine_strip(const Scatter& args, const LaneCursor& lane, const LaneDim& inner,
+                   std::int64_t first, std::int64_t last, std::uint32_t* met, std::int64_t width) {
+  constexpr std::int64_t kAhead = 12;
+  const Walk& walk = *args.walk;
+  const T alpha = factor<T>(args.alpha);
+  const bool scaled = args.alpha != 1;
+  T* out = static_cast<T*>(args.out) + lane.place;
+  for (std::int64_t n = 0; n < walk.N; ++n) {
+    const T* src = static_cast<const T*>(args.src) + lane.plain + n * walk.plain_step;
+    const std::int64_t* index = walk.index + lane.index + n * walk.index_step;
+    if (n + kAhead < walk.N) {
+      // A step from position to position is too long for the processor to foresee.
+      const T* next_src = src + kAhead * walk.plain_step;
+      const std::int64_t* next_index = index + kAhead * walk.index_step;
+      constexpr std::int64_t kSrcLine = 64 / static_cast<std::int64_t>(sizeof(T));
+      for (std::int64_t l = first; l < last; l += kSrcLine)
+        __builtin_prefetch(next_src + l * inner.plain, 0, 2);
+      for (std::int64_t l = first; l < last; l += 8)
+        __builtin_prefetch(next_index + l * inner.index, 0, 2);
+    }
+    for (std::int64_t l = first; l < last; ++l) {
+      const std::int64_t at = index[l * inner.index];
+      T& place = out[at * walk.place_step + l * inner.place];
+      const T x = scaled ? times(alpha, src[l * inner.plain]) : src[l * inner.plain];
+      const bool fresh = met != nullptr && met[at * width + l - first]++ == 0 && !args.include;
+      place = combine<C>(fresh ? identity<C, T>() : place, x);
+    }
+  }
+  if constexpr (C == Combine::kMean) {
+    for (std::int64_t m = 0; m < walk.M; ++m) {
+      for (std::int64_t l = first; l < last; ++l) {
+        const std::uint32_t count = met[m * width + l - first];
+        T& place = out[m * walk.place_step + l * inner.place];
+        if (count > 0) place = divide(place, divisor(args, count));
+      }
+    }
+  }
+}
+
+// An index with an entry for every element, whose neighbours belong to different lanes.
 template <class T, Combine C>
 void combine_lines(const Scatter& args) {
   const Walk& walk = *args.walk;
+  const bool counts = counted(args);
   std::vector<LaneDim> outer = walk.lanes;
   const LaneDim inner = outer.back();
   outer.pop_back();
   std::int64_t lines = 1;
   for (const LaneDim& dim : outer) lines *= dim.size;
-  const std::int64_t width =
-      std::max<std::int64_t>(64 / static_cast<std::int64_t>(sizeof(T)),
-                             inner.size * lines / (4 * thread_pool().threads()) / 16 * 16);
-  const std::int64_t cuts = (inner.size + width - 1) / width;
-  const T alpha = factor<T>(args.alpha);
-  const bool scaled = args.alpha != 1;
-  for_pieces(lines * cuts, walk.N * width, [&](std::int64_t begin, std::int64_t end) {
+  constexpr auto kWidth = 64 / static_cast<std::int64_t>(sizeof(T));  // the places of a cache line
+  const std::int64_t cuts = (inner.size + kWidth - 1) / kWidth;
+  for_pieces(lines * cuts, walk.N * kWidth, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<std::uint32_t> met;
     for (std::int64_t piece = begin; piece < end; ++piece) {
       const LaneCursor lane(outer, piece / cuts);
-      const std::int64_t first = piece % cuts * width, last = std::min(first + width, inner.size);
-      for (std::int64_t n = 0; n < walk.N; ++n) {
-        T* out = static_cast<T*>(args.out) + lane.place;
-        const T* src = static_cast<const T*>(args.src) + lane.plain + n * walk.plain_step;
-        const std::int64_t* index = walk.index + lane.index + n * walk.index_step;
-        for (std::int64_t l = first; l < last; ++l) {
-          T& place = out[index[l * inner.index] * walk.place_step + l * inner.place];
-          const T x = src[l * inner.plain];
-          place = combine<C>(place, scaled ? times(alpha, x) : x);
-        }
-      }
+      const std::int64_t first = piece % cuts * kWidth;
+      if (counts) met.assign(at(walk.M * kWidth), 0);
+      combine_strip<T, C>(args, lane, inner, first, std::min(first + kWidth, inner.size),
+                          counts ? met.data() : nullptr, kWidth);
     }
   });
 }
@@ -325,8 +358,10 @@ void combine_lines(const Scatter& args) {
 template <class T, Combine C>
 void straight(const Scatter& args) {
   const Walk& walk = *args.walk;
-  const bool lines = walk.D == 1 && !walk.lanes.empty() && !counted(args) &&
-                     walk.lanes.back().plain < walk.plain_step;
+  // Counts of a strip are 32 bits wide, and its table must stay small beside the index.
+  const bool countable = !counted(args) || (walk.N < 1LL << 32 && groups_every_place(walk));
+  const bool lines =
+      walk.D == 1 && !walk.lanes.empty() && countable && walk.lanes.back().plain < walk.plain_step;
   if (lines) {
     combine_lines<T, C>(args);
   } else {
