@@ -52,30 +52,31 @@ def median_seconds(rounds, body):
 def torch_turn(options, d):
     n, m = options.rows, options.places
     src, self = torch.rand(n, d) + 0.5, torch.rand(m, d) + 0.5
-    gather_bytes, scatter_bytes = 2 * n * d * 4 + n * 8, n * d * 4 + n * 8 + 2 * m * d * 4
     rates = {}
 
-    def add(op, index, layout, count, body):
-        rates[op, d, index, layout] = count / median_seconds(options.rounds, body) / 1e9
+    def add(op, spread, layout, index, body):
+        rows = index.shape[0]
+        count = rows * d * 4 + rows * 8 + (2 * m * d * 4 if op.startswith("scatter") else rows * d * 4)
+        rates[op, d, spread, layout] = count / median_seconds(options.rounds, body) / 1e9
 
     for spread in ("uniform", "skewed"):
         u = torch.rand(n, dtype=torch.float64)
         flat = ((u**10 if spread == "skewed" else u) * m).long().clamp_(max=m - 1)
         index, layout = flat[:, None].expand(n, d), "full" if d == 1 else "expanded"
-        add("gather", spread, layout, gather_bytes, lambda: torch.gather(self, 0, index))
-        add("index_select", spread, "rows", gather_bytes, lambda: torch.index_select(self, 0, flat))
+        add("gather", spread, layout, index, lambda: torch.gather(self, 0, index))
+        add("index_select", spread, "rows", flat, lambda: torch.index_select(self, 0, flat))
         for reduce in REDUCES:
-            add("scatter_reduce " + reduce, spread, layout, scatter_bytes,
+            add("scatter_reduce " + reduce, spread, layout, index,
                 lambda: torch.scatter_reduce(self, 0, index, src, reduce))
         if d == 1:
             continue
-        u = torch.rand(n, d, dtype=torch.float64)
+        u = torch.rand((n + 7) // 8, d, dtype=torch.float64)
         own = ((u**10 if spread == "skewed" else u) * m).long().clamp_(max=m - 1)
         for layout, index in (("copied", index.contiguous()), ("full", own)):
-            add("gather", spread, layout, gather_bytes, lambda: torch.gather(self, 0, index))
+            add("gather", spread, layout, index, lambda: torch.gather(self, 0, index))
             for reduce in ("sum", "mean", "amax"):
-                add("scatter_reduce " + reduce, spread, layout, scatter_bytes,
-                    lambda: torch.scatter_reduce(self, 0, index, src, reduce))
+                add("scatter_reduce " + reduce, spread, layout, index,
+                    lambda: torch.scatter_reduce(self, 0, index, src[:index.shape[0]], reduce))
     return rates
 
 
