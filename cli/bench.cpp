@@ -1,10 +1,12 @@
-// quire bench model: tokens a second, and the share of this machine's ceilings that they reach.
+// quire bench model: tokens a second, and the share of this machine's ceilings that they reach;
+// quire bench ops stands in bench_ops.cpp.
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <map>
 
+#include "cli/bench_ops.h"
 #include "cli/commands.h"
 #include "cli/common.h"
 #include "cli/failure.h"
@@ -54,12 +56,6 @@ std::vector<std::int32_t> make_ids(const model::ModelFile& file, std::int64_t co
   std::vector<std::int32_t> ids(static_cast<std::size_t>(count));
   for (std::int32_t& id : ids) id = normal[rng.below(normal.size())];
   return ids;
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const std::size_t half = values.size() / 2;
-  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
 }
 
 /// One model and one cache, read and written as `quire run` does.
@@ -215,9 +211,12 @@ void complete(BenchArguments& a) {
 }  // namespace
 
 int bench(Arguments arguments) {
+  if (!arguments.empty() && arguments.front() == "ops") return bench_ops(arguments.subspan(1));
   BenchArguments a;
-  Options options("bench", "model MODEL",
-                  "Speed of a model, and the share of this machine's ceiling.");
+  Options options(
+      "bench", "model MODEL",
+      "Speed of a model, and the share of this machine's ceiling. Of single operations:\n"
+      "quire bench ops [FAMILY], see quire bench ops --help.");
   options.argument("WHAT", a.what, "model");
   options.argument("MODEL", a.model, "A .gguf file or the name smollm2");
   options.group("Measurement");
@@ -231,7 +230,9 @@ int bench(Arguments arguments) {
   add_output(options, a.common);
   if (!options.parse(arguments)) return kOk;
   const std::string& what = options.need(a.what, "WHAT");
-  QUIRE_CHECK(what == "model", "bench '", what, "'; in this version: model (quire bench --help)");
+  QUIRE_CHECK(what != "ops", "ops must be the first word after bench (quire bench ops --help)");
+  QUIRE_CHECK(what == "model", "bench '", what,
+              "'; in this version: model, ops (quire bench --help)");
   const std::string& name = options.need(a.model, "MODEL");
   const DType kv = kv_type(a.common);
   complete(a);

@@ -26,7 +26,8 @@ constexpr std::array<Command, 7> kCommands{{
     {"tokenize", "MODEL TEXT", "Text to token ids and back", tokenize},
     {"template", "MODEL --vars FILE.json", "The prompt that a chat template makes",
      render_template},
-    {"bench", "model MODEL", "Speed, and the share of this machine's ceiling", bench},
+    {"bench", "model MODEL | ops [FAMILY]", "Speed, and the share of this machine's ceiling",
+     bench},
 }};
 
 int help() {

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <fstream>
 #include <sstream>
@@ -49,6 +50,12 @@ std::int64_t peak_memory_bytes() {
 
 double rate(std::int64_t work, double seconds) {
   return work > 0 && seconds > 0 ? static_cast<double>(work) / seconds : 0;
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const std::size_t half = values.size() / 2;
+  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
 }
 
 }  // namespace quire::cli

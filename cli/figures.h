@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace quire::cli {
 
@@ -29,5 +30,8 @@ class Stopwatch {
 
 /// Work done in a second; 0 for no work.
 double rate(std::int64_t work, double seconds);
+
+/// The middle of at least one value, or the mean of the two in the middle.
+double median(std::vector<double> values);
 
 }  // namespace quire::cli

@@ -124,9 +124,11 @@ A combine(A acc, A x) {
   } else if constexpr (C == Combine::kProd) {
     return times(acc, x);
   } else if constexpr (C == Combine::kAmax) {
-    return x > acc || x != x ? x : acc;
+    const A larger = x > acc ? x : acc;  // one instruction; the branch below is foreseen
+    return x != x ? x : larger;
   } else {
-    return x < acc || x != x ? x : acc;
+    const A smaller = x < acc ? x : acc;
+    return x != x ? x : smaller;
   }
 }
 

@@ -36,7 +36,7 @@ Tensor gather(const Tensor& self, int dim, const Tensor& index, SparseGrad spars
   const int at = check(self, dim, index, sparse_grad);
   Tensor out = Tensor::empty(index.shape(), self.dtype(), self.device());
   if (out.elements() == 0) return out;
-  const Tensor wide = detail::widen_index(index);
+  const Tensor wide = detail::with_rows_expanded(detail::widen_index(index), at);
   // Nobody has seen `out` yet, so the values are checked while the copy reads them.
   if (!copy(out, self, at, wide)) detail::check_index_values(wide, at_least_1d(self).size(at), at);
   return out;
@@ -52,6 +52,7 @@ void gather_out(Tensor& out, const Tensor& self, int dim, const Tensor& index,
   Tensor wide = detail::widen_index(index), from = self;
   detail::separate(out, "out", wide, "index");
   detail::separate(out, "out", from, "self");
+  wide = detail::with_rows_expanded(wide, at);
   detail::check_index_values(wide, at_least_1d(self).size(at), at);
   copy(out, from, at, wide);
 }

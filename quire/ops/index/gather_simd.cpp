@@ -1,14 +1,7 @@
-#include "quire/base/simd.h"
+#include "quire/ops/index/fetch_ahead.h"
 #include "quire/ops/index/gather_kernel.h"
 
 namespace quire::kernel::QUIRE_ISA_NS {
-
-// Rows lie anywhere in memory: the processor cannot guess the next one, so it is told.
-inline constexpr std::int64_t kAhead = 8;
-
-QUIRE_INLINE void prefetch_row(const std::byte* row, std::int64_t bytes) {
-  for (std::int64_t b = 0; b < bytes && b < 1024; b += 64) __builtin_prefetch(row + b);
-}
 
 QUIRE_INLINE void copy_row(std::byte* out, const std::byte* in, std::int64_t bytes) {
   std::int64_t b = 0;
@@ -26,11 +19,12 @@ QUIRE_INLINE void stream_row(std::byte* out, const std::byte* in, std::int64_t b
 }
 
 void gather_rows(const GatherRows& args) {
+  const std::int64_t ahead = rows_ahead(args.row_bytes);
   for (std::int64_t n = 0; n < args.count; ++n) {
     const std::byte* row = args.self + args.index[n * args.index_step] * args.self_step;
-    if (n + kAhead < args.count) {
-      const std::int64_t next = args.index[(n + kAhead) * args.index_step];
-      prefetch_row(args.self + next * args.self_step, args.row_bytes);
+    if (n + ahead < args.count) {
+      const std::int64_t next = args.index[(n + ahead) * args.index_step];
+      fetch_row(args.self + next * args.self_step, args.row_bytes);
     }
     if (args.stream) {
       stream_row(args.out + n * args.out_step, row, args.row_bytes);

@@ -54,6 +54,23 @@ Tensor without_repeats(const Tensor& x) {
   return out;
 }
 
+// Whether each of `rows` rows of `width` values repeats one value.
+bool rows_repeat(const std::int64_t* values, std::int64_t rows, std::int64_t width) {
+  std::atomic<bool> all = true;
+  kernel::for_pieces(rows, width, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      const std::int64_t* at = values + row * width;
+      std::int64_t differ = at[0] ^ at[width - 1];
+      if (differ == 0) {
+        for (std::int64_t i = 1; i < width; ++i) differ |= at[0] ^ at[i];
+      }
+      if (differ != 0) all = false;
+      if (!all) return;
+    }
+  });
+  return all;
+}
+
 struct Range {
   const std::byte* begin;
   const std::byte* end;
@@ -162,6 +179,18 @@ Tensor count_up(std::int64_t count) {
 Tensor widen_index(const Tensor& index) {
   if (index.dtype() == DType::kI64) return index;
   return without_repeats(index).to(DType::kI64).expand(index.shape());
+}
+
+Tensor with_rows_expanded(const Tensor& index, int dim) {
+  constexpr std::int64_t kShortest = 8;
+  std::int64_t width = 1;
+  for (int d = dim + 1; d < index.rank(); ++d) width *= index.size(d);
+  const bool is_long = width >= kShortest && index.elements() >= kernel::kWorthThreads;
+  if (!is_long || !index.contiguous()) return index;
+  if (!rows_repeat(index.data<std::int64_t>(), index.elements() / width, width)) return index;
+  Tensor out = index;
+  for (int d = dim + 1; d < index.rank(); ++d) out = out.slice(d, 0, 1);
+  return out.expand(index.shape());
 }
 
 void check_index_values(const Tensor& index, std::int64_t size, int dim) {

@@ -33,6 +33,10 @@ Tensor count_up(std::int64_t count);
 /// i64, with expanded dimensions still expanded.
 Tensor widen_index(const Tensor& index);
 
+/// The index, i64: expanded where a long one names whole slices behind `dim`, an entry for each of
+/// their elements written out. What follows then moves rows.
+Tensor with_rows_expanded(const Tensor& index, int dim);
+
 /// Throws, with position and value, unless every value of an i64 index is in [0, size).
 void check_index_values(const Tensor& index, std::int64_t size, int dim);
 

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <concepts>
 #include <cstring>
+#include <span>
 #include <type_traits>
 #include <vector>
 
@@ -184,10 +185,17 @@ bool next_to_each_other(const Scatter& args, std::int64_t span) {
          walk.plain_step == 1 && walk.index_step == 1 && args.alpha == 1 && span < 1LL << 31;
 }
 
-// Places [low, high) of one lane; met counts who came to each place (null: nobody asks).
+// Places [low, high) of a lane, and the one of them, if any, that a large part of the index names.
+struct Part {
+  std::int64_t low, high, hot = -1;
+};
+
+// A part of one lane; met counts who came to each place (null: nobody asks).
 template <class T, Combine C>
-void combine_range(const Scatter& args, const LaneCursor& lane, std::int64_t low, std::int64_t high,
+void combine_range(const Scatter& args, const LaneCursor& lane, const Part& part,
                    std::int64_t* met) {
+  const auto [low, high, hot] = part;
+  if (low == high) return;
   const Walk& walk = *args.walk;
   T* out = static_cast<T*>(args.out) + lane.place;
   const T* src = static_cast<const T*>(args.src) + lane.plain;
@@ -200,6 +208,7 @@ void combine_range(const Scatter& args, const LaneCursor& lane, std::int64_t low
       .N = walk.N,
       .low = low,
       .high = high,
+      .hot = hot,
       .met = met,
       .fresh = !args.include,
       .combine = C});
@@ -215,16 +224,35 @@ void combine_range(const Scatter& args, const LaneCursor& lane, std::int64_t low
   }
 }
 
-// Where to cut [0, M) so that each part is named about equally often: the quantiles of a sample.
-std::vector<std::int64_t> cuts(const Walk& walk, const std::int64_t* index, std::int64_t parts) {
+// The place that most of a sorted sample name, where it is more than an eighth of it.
+std::int64_t hot_place(std::span<const std::int64_t> sample) {
+  std::int64_t hot = -1;
+  std::size_t most = sample.size() / 8, run = 0;
+  for (std::size_t i = 0; i < sample.size(); ++i) {
+    run = i > 0 && sample[i] == sample[i - 1] ? run + 1 : 1;
+    if (run <= most) continue;
+    most = run;
+    hot = sample[i];
+  }
+  return hot;
+}
+
+// [0, M) cut so that each part is named about equally often: at the quantiles of a sample.
+std::vector<Part> cut_places(const Walk& walk, const std::int64_t* index, std::int64_t count) {
   constexpr std::int64_t kSample = 1024;
   std::vector<std::int64_t> sample;
   const std::int64_t stride = walk.N / kSample + 1;
   for (std::int64_t n = 0; n < walk.N; n += stride) sample.push_back(index[n * walk.index_step]);
   std::sort(sample.begin(), sample.end());
-  std::vector<std::int64_t> out{0};
-  for (std::int64_t p = 1; p < parts; ++p) out.push_back(sample[sample.size() * at(p) / at(parts)]);
-  out.push_back(walk.M);
+  std::vector<Part> out;
+  auto begin = sample.begin();
+  for (std::int64_t p = 1; p <= count; ++p) {
+    const std::int64_t low = out.empty() ? 0 : out.back().high;
+    const std::int64_t high = p == count ? walk.M : sample[sample.size() * at(p) / at(count)];
+    const auto end = std::lower_bound(begin, sample.end(), high);
+    out.push_back({low, high, hot_place({begin, end})});
+    begin = end;
+  }
   return out;
 }
 
@@ -239,54 +267,90 @@ void combine_lanes(const Scatter& args) {
       std::vector<std::int64_t> met;
       for (std::int64_t i = begin; i < end; ++i, lane.next()) {
         if (counts) met.assign(at(walk.M), 0);
-        combine_range<T, C>(args, lane, 0, walk.M, counts ? met.data() : nullptr);
+        const Part whole = walk.N * walk.D < kWorthThreads
+                               ? Part{0, walk.M}
+                               : cut_places(walk, walk.index + lane.index, 1).front();
+        combine_range<T, C>(args, lane, whole, counts ? met.data() : nullptr);
       }
     });
     return;
   }
   // Every part reads the whole index, so there are few where a row is short.
-  const std::int64_t parts = std::min<std::int64_t>(threads, walk.D >= 16 ? 64 : 8);
+  const std::int64_t count = std::min<std::int64_t>(threads, walk.D >= 16 ? 64 : 8);
   LaneCursor lane(walk.lanes, 0);
   std::vector<std::int64_t> met;
   for (std::int64_t i = 0; i < lanes; ++i, lane.next()) {
     if (counts) met.assign(at(walk.M), 0);
-    const std::vector<std::int64_t> cut = cuts(walk, walk.index + lane.index, parts);
-    thread_pool().run(parts, [&](std::int64_t p) {
-      combine_range<T, C>(args, lane, cut[at(p)], cut[at(p + 1)], counts ? met.data() : nullptr);
+    const std::vector<Part> parts = cut_places(walk, walk.index + lane.index, count);
+    thread_pool().run(count, [&](std::int64_t p) {
+      combine_range<T, C>(args, lane, parts[at(p)], counts ? met.data() : nullptr);
     });
   }
 }
 
-// An index with an entry for every element, whose neighbours belong to different lanes: position
-// after position, along the lanes.
+// Lanes [first, last) of a line, beginning at `lane`: position after position, along the lanes, so
+// that memory is read in order. Each lane has places of its own, whatever the index says. met holds
+// M rows of `width` counts (null: nobody asks).
+template <class T, Combine C>
+void combine_strip(const Scatter& args, const LaneCursor& lane, const LaneDim& inner,
+                   std::int64_t first, std::int64_t last, std::uint32_t* met, std::int64_t width) {
+  constexpr std::int64_t kAhead = 12;
+  const Walk& walk = *args.walk;
+  const T alpha = factor<T>(args.alpha);
+  const bool scaled = args.alpha != 1;
+  T* out = static_cast<T*>(args.out) + lane.place;
+  for (std::int64_t n = 0; n < walk.N; ++n) {
+    const T* src = static_cast<const T*>(args.src) + lane.plain + n * walk.plain_step;
+    const std::int64_t* index = walk.index + lane.index + n * walk.index_step;
+    if (n + kAhead < walk.N) {
+      // A step from position to position is too long for the processor to foresee.
+      const T* next_src = src + kAhead * walk.plain_step;
+      const std::int64_t* next_index = index + kAhead * walk.index_step;
+      constexpr std::int64_t kSrcLine = 64 / static_cast<std::int64_t>(sizeof(T));
+      for (std::int64_t l = first; l < last; l += kSrcLine)
+        __builtin_prefetch(next_src + l * inner.plain, 0, 2);
+      for (std::int64_t l = first; l < last; l += 8)
+        __builtin_prefetch(next_index + l * inner.index, 0, 2);
+    }
+    for (std::int64_t l = first; l < last; ++l) {
+      const std::int64_t at = index[l * inner.index];
+      T& place = out[at * walk.place_step + l * inner.place];
+      const T x = scaled ? times(alpha, src[l * inner.plain]) : src[l * inner.plain];
+      const bool fresh = met != nullptr && met[at * width + l - first]++ == 0 && !args.include;
+      place = combine<C>(fresh ? identity<C, T>() : place, x);
+    }
+  }
+  if constexpr (C == Combine::kMean) {
+    for (std::int64_t m = 0; m < walk.M; ++m) {
+      for (std::int64_t l = first; l < last; ++l) {
+        const std::uint32_t count = met[m * width + l - first];
+        T& place = out[m * walk.place_step + l * inner.place];
+        if (count > 0) place = divide(place, divisor(args, count));
+      }
+    }
+  }
+}
+
+// An index with an entry for every element, whose neighbours belong to different lanes.
 template <class T, Combine C>
 void combine_lines(const Scatter& args) {
   const Walk& walk = *args.walk;
+  const bool counts = counted(args);
   std::vector<LaneDim> outer = walk.lanes;
   const LaneDim inner = outer.back();
   outer.pop_back();
   std::int64_t lines = 1;
   for (const LaneDim& dim : outer) lines *= dim.size;
-  const std::int64_t width =
-      std::max<std::int64_t>(64 / static_cast<std::int64_t>(sizeof(T)),
-                             inner.size * lines / (4 * thread_pool().threads()) / 16 * 16);
-  const std::int64_t cuts = (inner.size + width - 1) / width;
-  const T alpha = factor<T>(args.alpha);
-  const bool scaled = args.alpha != 1;
-  for_pieces(lines * cuts, walk.N * width, [&](std::int64_t begin, std::int64_t end) {
+  constexpr auto kWidth = 64 / static_cast<std::int64_t>(sizeof(T));  // the places of a cache line
+  const std::int64_t cuts = (inner.size + kWidth - 1) / kWidth;
+  for_pieces(lines * cuts, walk.N * kWidth, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<std::uint32_t> met;
     for (std::int64_t piece = begin; piece < end; ++piece) {
       const LaneCursor lane(outer, piece / cuts);
-      const std::int64_t first = piece % cuts * width, last = std::min(first + width, inner.size);
-      for (std::int64_t n = 0; n < walk.N; ++n) {
-        T* out = static_cast<T*>(args.out) + lane.place;
-        const T* src = static_cast<const T*>(args.src) + lane.plain + n * walk.plain_step;
-        const std::int64_t* index = walk.index + lane.index + n * walk.index_step;
-        for (std::int64_t l = first; l < last; ++l) {
-          T& place = out[index[l * inner.index] * walk.place_step + l * inner.place];
-          const T x = src[l * inner.plain];
-          place = combine<C>(place, scaled ? times(alpha, x) : x);
-        }
-      }
+      const std::int64_t first = piece % cuts * kWidth;
+      if (counts) met.assign(at(walk.M * kWidth), 0);
+      combine_strip<T, C>(args, lane, inner, first, std::min(first + kWidth, inner.size),
+                          counts ? met.data() : nullptr, kWidth);
     }
   });
 }
@@ -294,8 +358,10 @@ void combine_lines(const Scatter& args) {
 template <class T, Combine C>
 void straight(const Scatter& args) {
   const Walk& walk = *args.walk;
-  const bool lines = walk.D == 1 && !walk.lanes.empty() && !counted(args) &&
-                     walk.lanes.back().plain < walk.plain_step;
+  // Counts of a strip are 32 bits wide, and its table must stay small beside the index.
+  const bool countable = !counted(args) || (walk.N < 1LL << 32 && groups_every_place(walk));
+  const bool lines =
+      walk.D == 1 && !walk.lanes.empty() && countable && walk.lanes.back().plain < walk.plain_step;
   if (lines) {
     combine_lines<T, C>(args);
   } else {

@@ -62,12 +62,13 @@ struct FoldRows {
 
 /// Single floats, all next to each other: out[index[n]] combined with src[n] for n in order where
 /// low <= index[n] < high, and high - low < 2^31. met, where not null, counts who came to each
-/// place; with `fresh` the first there starts from nothing.
+/// place; with `fresh` the first there starts from nothing. Many go to `hot`, a place in the range
+/// (below low: to none): it stays in a register.
 struct CombineFloats {
   float* out;
   const float* src;
   const std::int64_t* index;
-  std::int64_t N, low, high;
+  std::int64_t N, low, high, hot;
   std::int64_t* met;
   bool fresh;
   Combine combine;

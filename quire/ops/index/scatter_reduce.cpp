@@ -56,7 +56,8 @@ ScatterReduceGrads scatter_reduce_backward(const Tensor& dout, const Tensor& sel
   ScatterReduceGrads grads{dout.to(dout.dtype()),
                            Tensor::zeros(src.shape(), src.dtype(), src.device())};
   if (index.elements() == 0) return grads;
-  const Tensor wide = detail::at_least_1d(detail::widen_index(index));
+  const Tensor wide =
+      detail::with_rows_expanded(detail::at_least_1d(detail::widen_index(index)), at);
   Tensor dself = detail::at_least_1d(grads.dself), dsrc = detail::at_least_1d(grads.dsrc);
   detail::check_index_values(wide, dself.size(at), at);
   if (options.reduce == Reduce::kSum && options.include == IncludeSelf::kYes) {

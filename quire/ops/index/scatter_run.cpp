@@ -27,7 +27,8 @@ struct Ready {
 
 // Everything that can be wrong with the inputs is found here, before anything is written.
 Ready prepare(const Tensor& self, const ScatterCall& call, int at) {
-  Ready ready{at_least_1d(widen_index(call.index)), at_least_1d(call.src), at};
+  Ready ready{with_rows_expanded(at_least_1d(widen_index(call.index)), at), at_least_1d(call.src),
+              at};
   check_index_values(ready.index, at_least_1d(self).size(at), at);
   return ready;
 }
