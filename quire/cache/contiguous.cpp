@@ -1,11 +1,9 @@
 #include "quire/cache/contiguous.h"
 
-#include <sys/mman.h>
-
 #include <numeric>
 
-#include "quire/base/checked.h"
 #include "quire/base/error.h"
+#include "quire/cache/reserved.h"
 #include "quire/ops/attention/kv_write.h"
 
 namespace quire::cache {
@@ -13,50 +11,11 @@ namespace {
 
 constexpr std::int64_t kSlotUnit = 64;  // tiles of attention end inside the page
 
-/// An address range without memory behind it until it is touched.
-class Reserved {
- public:
-  explicit Reserved(std::uint64_t bytes) : bytes_(bytes) {
-    if (bytes_ == 0) return;
-    void* at = ::mmap(nullptr, bytes_, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (at == MAP_FAILED)
-      throw OutOfMemory(
-          concat("no address range of ", bytes_, " bytes for a cache; use a smaller --context"));
-    data_ = static_cast<std::byte*>(at);
-  }
-  ~Reserved() {
-    if (data_ != nullptr) ::munmap(data_, bytes_);
-  }
-  Reserved(Reserved&& other) noexcept : data_(other.data_), bytes_(other.bytes_) {
-    other.data_ = nullptr;
-  }
-  Reserved(const Reserved&) = delete;
-  Reserved& operator=(const Reserved&) = delete;
-  Reserved& operator=(Reserved&&) = delete;
-
-  std::byte* data() const { return data_; }
-
- private:
-  std::byte* data_ = nullptr;
-  std::uint64_t bytes_;
-};
-
 struct Layer {
   LayerSpec spec;
   Reserved k, v, k_scale, v_scale;
   std::int64_t length = 0;  // with the tokens of the step under way
 };
-
-std::uint64_t checked_bytes(std::int64_t slots, std::int64_t heads, std::int64_t size,
-                            std::uint64_t element) {
-  const Checked bytes = Checked(static_cast<std::uint64_t>(slots)) *
-                        Checked(static_cast<std::uint64_t>(heads)) *
-                        Checked(static_cast<std::uint64_t>(size)) * Checked(element);
-  QUIRE_CHECK(bytes.at_most(1ull << 46), "a cache layer of ", slots, " slots, ", heads,
-              " heads and head size ", size, " is beyond the address space");
-  return *bytes.value();
-}
 
 }  // namespace
 

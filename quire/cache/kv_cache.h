@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "quire/ops/attention/attention.h"
@@ -15,16 +16,23 @@ struct LayerSpec {
   AttentionSpec attention;
 };
 
-/// Keys and values of one sequence over all layers. A step is: for each layer append(), then
-/// attend(); then advance().
+/// Keys and values over all layers: of one sequence, or (PagedBatch) of several that a model
+/// continues in one step. A step is: begin_step(); for each layer append(), then attend(); then
+/// advance().
 class KvCache {
  public:
   virtual ~KvCache() = default;
 
-  /// Tokens in the cache: those of finished steps.
+  /// Tokens in the cache: those of finished steps. Of several sequences: of the longest.
   virtual std::int64_t length() const = 0;
   virtual std::int64_t capacity() const = 0;
 
+  /// Tells the tokens of the step that comes, for caches that find them again (adopt) or save them.
+  /// A step whose tokens are not told is legal.
+  virtual void begin_step(std::span<const std::int32_t> ids);
+  /// The positions of the N tokens of the step that comes: length(), length() + 1, … of one
+  /// sequence.
+  virtual std::vector<std::int64_t> positions(std::int64_t N) const;
   /// Writes the keys and values of N new tokens of a layer behind the length() tokens that it has.
   /// k_NGK, v_NGU f32. Throws ArgumentError when length() + N exceeds capacity() (with both
   /// numbers).
@@ -36,6 +44,14 @@ class KvCache {
   virtual void advance(std::int64_t tokens) = 0;
   /// Drops all tokens from `length` on. Throws ArgumentError when it has fewer.
   virtual void truncate(std::int64_t length) = 0;
+
+  /// Takes over what is known already of the beginning of a text: an empty cache then holds the
+  /// first tokens of `ids`, as if they had been read. Returns how many; 0 where a cache shares
+  /// nothing.
+  virtual std::int64_t adopt(std::span<const std::int32_t> ids);
+  /// A cache of the same tokens that goes its own way; neither sees what the other appends. Throws
+  /// ArgumentError where a cache cannot share.
+  virtual std::unique_ptr<KvCache> fork() const;
 
   /// Bytes that hold tokens now, and bytes that a token takes.
   virtual std::int64_t bytes() const = 0;

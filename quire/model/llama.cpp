@@ -42,6 +42,7 @@ class Llama : public Model {
                 " tokens at once; at most ", max_chunk());
     const MatmulMode mode = mode_ == Mode::kExact ? MatmulMode::kExact : MatmulMode::kFast;
     const double epsilon = config().norm_epsilon;
+    cache.begin_step(ids);
     Tensor x_ND = embedding(ids, embedding_);
     for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
       const Block& block = blocks_[layer];

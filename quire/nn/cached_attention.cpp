@@ -17,8 +17,9 @@ Tensor cached_attention(const Tensor& x_ND, const CachedAttention& weights, cons
   const std::vector<Tensor> projected = matmul_each(x_ND, inputs, mode);
   Tensor q_NHK = projected[0].view({N, H, K});
   Tensor k_NGK = projected[1].view({N, G, K});
-  rope.apply(q_NHK, cache.length());
-  rope.apply(k_NGK, cache.length());
+  const std::vector<std::int64_t> positions = cache.positions(N);
+  rope.apply(q_NHK, positions);
+  rope.apply(k_NGK, positions);
   cache.append(layer, k_NGK, projected[2].view({N, G, U}));
   return matmul(cache.attend(layer, q_NHK).view({N, H * U}), weights.output, mode);
 }

@@ -17,7 +17,7 @@ struct CachedAttention {
 /// Self-attention of N new tokens over everything in the cache: projects, turns queries and keys to
 /// their positions, appends keys and values to layer `layer` of the cache, attends, projects back.
 ///
-/// x_ND     f32; the first row stands at position cache.length()
+/// x_ND     f32; row n stands at cache.positions(N)[n]
 /// returns  f32 [N, D]
 ///
 /// Throws  ArgumentError as its ops and the cache do; the cache may then hold keys of an unfinished

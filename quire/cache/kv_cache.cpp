@@ -1,0 +1,23 @@
+#include "quire/cache/kv_cache.h"
+
+#include <numeric>
+
+#include "quire/base/error.h"
+
+namespace quire::cache {
+
+void KvCache::begin_step(std::span<const std::int32_t> /*ids*/) {}
+
+std::vector<std::int64_t> KvCache::positions(std::int64_t N) const {
+  std::vector<std::int64_t> out(static_cast<std::size_t>(N));
+  std::iota(out.begin(), out.end(), length());
+  return out;
+}
+
+std::int64_t KvCache::adopt(std::span<const std::int32_t> /*ids*/) { return 0; }
+
+std::unique_ptr<KvCache> KvCache::fork() const {
+  throw ArgumentError("this kind of cache cannot be forked; --cache paged can");
+}
+
+}  // namespace quire::cache

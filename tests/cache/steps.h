@@ -1,0 +1,121 @@
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "quire/base/error.h"
+#include "quire/cache/kv_cache.h"
+#include "quire/tensor/rng.h"
+
+namespace quire::cache::test {
+
+inline Tensor random(Rng& rng, Shape shape) {
+  Tensor out = Tensor::empty(std::move(shape), DType::kF32);
+  float* data = out.mutable_data<float>();
+  for (std::int64_t i = 0; i < out.elements(); ++i) data[i] = rng.normal();
+  return out;
+}
+
+inline LayerSpec layer_of(std::int64_t H, std::int64_t G, std::int64_t K, std::int64_t U) {
+  LayerSpec layer{H, G, K, U, {}};
+  layer.attention.alignment = Alignment::kBottomRight;
+  return layer;
+}
+
+/// Queries, keys and values of some tokens over all layers.
+struct Step {
+  std::vector<Tensor> q, k, v;
+  std::int64_t N() const { return q[0].size(0); }
+};
+
+inline Step random_step(Rng& rng, const std::vector<LayerSpec>& layers, std::int64_t N) {
+  Step step;
+  for (const LayerSpec& s : layers) {
+    step.q.push_back(random(rng, {N, s.H, s.K}));
+    step.k.push_back(random(rng, {N, s.G, s.K}));
+    step.v.push_back(random(rng, {N, s.G, s.U}));
+  }
+  return step;
+}
+
+/// Rows [begin, end) of every tensor.
+inline Step part(const Step& step, std::int64_t begin, std::int64_t end) {
+  Step out;
+  for (std::size_t i = 0; i < step.q.size(); ++i) {
+    out.q.push_back(step.q[i].slice(0, begin, end));
+    out.k.push_back(step.k[i].slice(0, begin, end));
+    out.v.push_back(step.v[i].slice(0, begin, end));
+  }
+  return out;
+}
+
+inline Tensor joined(const std::vector<Tensor>& parts) {
+  std::int64_t N = 0;
+  for (const Tensor& part : parts) N += part.size(0);
+  Tensor out = Tensor::empty({N, parts[0].size(1), parts[0].size(2)}, DType::kF32);
+  float* to = out.mutable_data<float>();
+  for (const Tensor& part : parts) {
+    const Tensor rows = part.contiguous_copy();
+    if (rows.elements() > 0)
+      std::memcpy(to, rows.data<float>(), static_cast<std::size_t>(rows.bytes()));
+    to += rows.elements();
+  }
+  return out;
+}
+
+/// The rows of several steps, one after another.
+inline Step joined(const std::vector<Step>& steps) {
+  Step out;
+  for (std::size_t i = 0; i < steps[0].q.size(); ++i) {
+    std::vector<Tensor> q, k, v;
+    for (const Step& step : steps) {
+      q.push_back(step.q[i]);
+      k.push_back(step.k[i]);
+      v.push_back(step.v[i]);
+    }
+    out.q.push_back(joined(q));
+    out.k.push_back(joined(k));
+    out.v.push_back(joined(v));
+  }
+  return out;
+}
+
+/// One step of the cache: the outputs of its layers, f32 [N, H · U] each.
+inline std::vector<Tensor> feed_layers(KvCache& cache, const Step& step,
+                                       const std::vector<std::int32_t>& ids = {}) {
+  std::vector<Tensor> out;
+  cache.begin_step(ids);
+  for (std::size_t i = 0; i < step.q.size(); ++i) {
+    cache.append(static_cast<std::int64_t>(i), step.k[i], step.v[i]);
+    out.push_back(cache.attend(static_cast<std::int64_t>(i), step.q[i]));
+  }
+  cache.advance(step.N());
+  return out;
+}
+
+/// The same, as numbers one after another.
+inline std::vector<float> feed(KvCache& cache, const Step& step,
+                               const std::vector<std::int32_t>& ids = {}) {
+  std::vector<float> out;
+  for (const Tensor& o : feed_layers(cache, step, ids))
+    out.insert(out.end(), o.data<float>(), o.data<float>() + o.elements());
+  return out;
+}
+
+inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), 4 * a.size()) == 0;
+}
+
+template <class Failure, class Call>
+std::string message_of(const Call& call) {
+  try {
+    call();
+  } catch (const Failure& e) {
+    return e.what();
+  }
+  return "nothing was thrown";
+}
+
+}  // namespace quire::cache::test
