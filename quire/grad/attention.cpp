@@ -58,10 +58,10 @@ Call call_of(const Var& q_NHK, const Tensor& start_J, const KvPool& pool, const 
   check_heads(call.slope_H, H, "slope_H");
   check_heads(call.sink_H, H, "sink_H");
   if (given(biases.bias)) {
-    QUIRE_CHECK(call.bias.rank() == 3 && call.bias.size(0) == call.kv.P &&
-                    call.bias.size(1) == call.kv.Z,
-                "attention: bias has shape ", to_string(call.bias.shape()), ", but the pool has P = ",
-                call.kv.P, " pages of Z = ", call.kv.Z);
+    QUIRE_CHECK(
+        call.bias.rank() == 3 && call.bias.size(0) == call.kv.P && call.bias.size(1) == call.kv.Z,
+        "attention: bias has shape ", to_string(call.bias.shape()),
+        ", but the pool has P = ", call.kv.P, " pages of Z = ", call.kv.Z);
     call.kv.bias = call.bias.data<float>();
     call.kv.bias_heads = call.bias.size(2);
   }
@@ -140,12 +140,12 @@ AttentionVars attention(const Var& q_NHK, const Tensor& start_J, const KvPool& p
   pool.state().mark_seen(call.kv, start_J.size(0) - 1);
   const auto recorded =
       std::make_shared<const Recorded>(std::move(call), std::move(result), pool, inputs);
-  Var out_var =
-      record_once("attention", std::move(out), inputs,
-                  [recorded](const Tensor& dout) { return recorded->gradients(dout, Tensor()); });
-  Var lse_var = record_once(
-      "attention", std::move(lse), inputs,
-      [recorded](const Tensor& dlse) { return recorded->gradients(recorded->no_dout(), dlse); });
+  Var out_var = record_once("attention", std::move(out), inputs, [recorded](const Tensor& dout) {
+    return recorded->gradients(dout, Tensor());
+  });
+  Var lse_var = record_once("attention", std::move(lse), inputs, [recorded](const Tensor& dlse) {
+    return recorded->gradients(recorded->no_dout(), dlse);
+  });
   return {std::move(out_var), std::move(lse_var)};
 }
 

@@ -12,7 +12,8 @@ void check_pages(const Tensor& pages, const char* name) {
   QUIRE_CHECK(is_floating(pages.dtype()), name, " is ", to_string(pages.dtype()),
               ", expected f64, f32, bf16 or f16");
   QUIRE_CHECK(pages.contiguous() || pages.transpose(1, 2).contiguous(), name, " of shape ",
-              to_string(pages.shape()), " is neither row-major nor the transpose(1, 2) of a "
+              to_string(pages.shape()),
+              " is neither row-major nor the transpose(1, 2) of a "
               "row-major tensor");
 }
 

@@ -28,7 +28,7 @@ struct KvPool::State {
   std::vector<std::uint64_t> version_P;
 
  private:
-  std::vector<bool> seen_;  // [P · Z]
+  std::vector<bool> seen_;           // [P · Z]
   std::uint64_t k_known_, v_known_;  // versions of the storages after the last write of our own
 };
 

@@ -60,11 +60,11 @@ Var written(const Var& pages, const Var& tokens, const Kept& kept) {
   if (!pages.needs_gradient() && !tokens.needs_gradient()) return pages;
   QUIRE_CHECK(recording_enabled(),
               "kv_write: pages or tokens that need a gradient are written while NoGradient lives");
-  return record_once("kv_write", pages.value(), {pages, tokens},
-                     [kept, dtype = tokens.dtype(),
-                      needs_pages = pages.needs_gradient()](const Tensor& dpages) {
-                       return backward_of(dpages, kept, dtype, needs_pages);
-                     });
+  return record_once(
+      "kv_write", pages.value(), {pages, tokens},
+      [kept, dtype = tokens.dtype(), needs_pages = pages.needs_gradient()](const Tensor& dpages) {
+        return backward_of(dpages, kept, dtype, needs_pages);
+      });
 }
 
 }  // namespace

@@ -27,9 +27,10 @@ Var rope_backward(const Var& dout_NHK, const RopeTable& table,
                   std::span<const std::int64_t> positions) {
   Tensor out = quire::rope_backward(dout_NHK.value(), table, positions);
   if (!recording(dout_NHK)) return Var(std::move(out));
-  return record(
-      "rope_backward", std::move(out), {dout_NHK},
-      [table, positions = kept(positions)](const Var& d) { return Vars{rope(d, table, positions)}; });
+  return record("rope_backward", std::move(out), {dout_NHK},
+                [table, positions = kept(positions)](const Var& d) {
+                  return Vars{rope(d, table, positions)};
+                });
 }
 
 }  // namespace quire::grad

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <numeric>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "quire/ops/attention/attention.h"
 #include "quire/ops/attention/kv_write.h"
 #include "quire/ops/matmul/linear.h"
+#include "quire/ops/matmul/matmul.h"
 #include "quire/tensor/dims.h"
 
 namespace quire::nn {
@@ -26,6 +28,39 @@ const Tensor& value_of(const Tensor& x) { return x; }
 const Tensor& value_of(const Var& x) { return x.value(); }
 void make(Tensor value, Tensor& to) { to = std::move(value); }
 void make(Tensor value, Var& to) { to = Var(std::move(value), grad::Needs::kGradient); }
+
+/// Panels read a weight at the memory's speed; with this many rows the arithmetic counts alone.
+constexpr std::int64_t kManyRows = 96;
+
+Weight pack(const Tensor& weight_MD) {
+  if (weight_MD.dtype() != DType::kF32) return {};
+  const Tensor rows = weight_MD.contiguous_copy();
+  const std::int64_t D = rows.size(1);
+  return Weight::pack(WeightType::kF32, rows.size(0), D,
+                      [&](std::int64_t first, std::int64_t, std::span<std::byte> to) {
+                        std::memcpy(to.data(), rows.data<float>() + first * D, to.size());
+                      });
+}
+Weight pack(const Var&) { return {}; }
+
+/// linear() of rows [N, D]; the same bits by either way.
+Tensor product(const Tensor& x_ND, const Tensor& weight_MD, const Weight& packed) {
+  const bool is_packed = x_ND.dtype() == DType::kF32 && packed.rows() > 0;
+  if (!is_packed || x_ND.size(0) >= kManyRows) return linear(x_ND, weight_MD);
+  return matmul(x_ND, packed, MatmulMode::kExact);
+}
+Var product(const Var& x_ND, const Var& weight_MD, const Weight&) {
+  return linear(x_ND, weight_MD);
+}
+
+/// x as rows.
+Tensor rows_of(const Tensor& x_BTD) {
+  return x_BTD.contiguous_copy().view({x_BTD.size(0) * x_BTD.size(1), x_BTD.size(2)});
+}
+Var rows_of(const Var& x_BTD) {
+  const Shape& shape = x_BTD.shape();
+  return view(contiguous(x_BTD), {shape[0] * shape[1], shape[2]});
+}
 
 /// B sequences of T queries.
 Tensor starts(std::int64_t B, std::int64_t T) {
@@ -131,8 +166,8 @@ void append_rows(Tensor& pages, const Tensor& rows_BTGK, std::int64_t length) {
 template <class Value>
 void check_weight(const Value& weight, std::int64_t rows, std::int64_t columns, const char* name) {
   const Shape& shape = value_of(weight).shape();
-  QUIRE_CHECK((shape == Shape{rows, columns}), "the weight ", name, " has shape ",
-              to_string(shape), ", expected ", to_string(Shape{rows, columns}));
+  QUIRE_CHECK((shape == Shape{rows, columns}), "the weight ", name, " has shape ", to_string(shape),
+              ", expected ", to_string(Shape{rows, columns}));
 }
 
 void check_heads(std::int64_t D, std::int64_t H, std::int64_t G) {
@@ -183,7 +218,8 @@ void AttentionCache<Tensor>::append(const Tensor& k_BTGK, const Tensor& v_BTGU) 
     const std::int64_t Z = k_.size(2);
     Tensor slot_N = Tensor::empty({B * T}, DType::kI64);
     auto* slot = slot_N.mutable_data<std::int64_t>();
-    for (std::int64_t b = 0; b < B; ++b) std::iota(slot + b * T, slot + (b + 1) * T, b * Z + length_);
+    for (std::int64_t b = 0; b < B; ++b)
+      std::iota(slot + b * T, slot + (b + 1) * T, b * Z + length_);
     const KvView at = view();
     KvPages pages;
     pages.k_pages = k_.mutable_data<float>();
@@ -225,8 +261,7 @@ void AttentionCache<Var>::append(const Var& k_BTGK, const Var& v_BTGU) {
 template <class Value>
 GroupedQueryAttention<Value>::GroupedQueryAttention(std::int64_t hidden, std::int64_t heads,
                                                     std::int64_t kv_heads, Rng& rng)
-    : GroupedQueryAttention(heads, kv_heads,
-                            attention_init<Value>(hidden, heads, kv_heads, rng)) {}
+    : GroupedQueryAttention(heads, kv_heads, attention_init<Value>(hidden, heads, kv_heads, rng)) {}
 
 template <class Value>
 GroupedQueryAttention<Value>::GroupedQueryAttention(std::int64_t heads, std::int64_t kv_heads,
@@ -239,35 +274,48 @@ GroupedQueryAttention<Value>::GroupedQueryAttention(std::int64_t heads, std::int
   check_weight(weights_.k, narrow, D, "k");
   check_weight(weights_.v, narrow, D, "v");
   check_weight(weights_.output, D, D, "output");
+  packed_ = {pack(weights_.q), pack(weights_.k), pack(weights_.v), pack(weights_.output)};
 }
 
 template <class Value>
-Value GroupedQueryAttention<Value>::project(const Value& x_BTD, const Value& weight_MD,
-                                            std::int64_t heads) const {
-  const Shape& shape = value_of(x_BTD).shape();
-  return view(linear(x_BTD, weight_MD),
-              {shape[0], shape[1], heads, value_of(weight_MD).size(0) / heads});
+typename GroupedQueryAttention<Value>::Projected GroupedQueryAttention<Value>::project(
+    const Value& x_BTD) const {
+  const Tensor& values_BTD = value_of(x_BTD);
+  const Dims dims = QUIRE_DIMS(values_BTD);
+  const std::int64_t B = dims['B'], T = dims['T'], D = dims['D'], K = D / heads_;
+  QUIRE_CHECK(D == value_of(weights_.q).size(1), "x_BTD: D is ", D, ", but the layer has ",
+              value_of(weights_.q).size(1));
+  const Value rows = rows_of(x_BTD);
+  return {view(product(rows, weights_.q, packed_[0]), {B * T, heads_, K}),
+          view(product(rows, weights_.k, packed_[1]), {B, T, kv_heads_, K}),
+          view(product(rows, weights_.v, packed_[2]), {B, T, kv_heads_, K})};
+}
+
+template <class Value>
+Value GroupedQueryAttention<Value>::output(const Value& out_NHK, std::int64_t B,
+                                           std::int64_t T) const {
+  const std::int64_t D = value_of(weights_.q).size(1);
+  const Value out = product(view(out_NHK, {B * T, D}), weights_.output, packed_[3]);
+  return view(out, {B, T, D});
 }
 
 template <class Value>
 Value GroupedQueryAttention<Value>::operator()(const Value& x_BTD, Sees sees) const {
-  const Tensor& values_BTD = value_of(x_BTD);
-  const Dims dims = QUIRE_DIMS(values_BTD);
-  const std::int64_t B = dims['B'], T = dims['T'], D = dims['D'];
-  const Value q = view(project(x_BTD, weights_.q, heads_), {B * T, heads_, D / heads_});
-  const Value k = project(x_BTD, weights_.k, kv_heads_), v = project(x_BTD, weights_.v, kv_heads_);
-  return linear(view(attend(q, k, v, sees), {B, T, D}), weights_.output);
+  const Projected p = project(x_BTD);
+  return output(attend(p.q_NHK, p.k_BTGK, p.v_BTGK, sees), value_of(x_BTD).size(0),
+                value_of(x_BTD).size(1));
 }
 
 template <class Value>
 Value GroupedQueryAttention<Value>::operator()(const Value& x_BTD, AttentionCache<Value>& cache,
                                                Sees sees) const {
-  const Tensor& values_BTD = value_of(x_BTD);
-  const Dims dims = QUIRE_DIMS(values_BTD);
-  const std::int64_t B = dims['B'], T = dims['T'], D = dims['D'];
-  const Value q = view(project(x_BTD, weights_.q, heads_), {B * T, heads_, D / heads_});
-  cache.append(project(x_BTD, weights_.k, kv_heads_), project(x_BTD, weights_.v, kv_heads_));
-  return linear(view(attend(q, T, cache, sees), {B, T, D}), weights_.output);
+  const Projected p = project(x_BTD);
+  const bool first = cache.length() == 0;
+  cache.append(p.k_BTGK, p.v_BTGK);
+  const std::int64_t B = value_of(x_BTD).size(0), T = value_of(x_BTD).size(1);
+  // What nothing stands before needs no cache to be read, and its rows are read faster.
+  if (first) return output(attend(p.q_NHK, p.k_BTGK, p.v_BTGK, sees), B, T);
+  return output(attend(p.q_NHK, T, cache, sees), B, T);
 }
 
 template AttentionWeights<Tensor> attention_init(std::int64_t, std::int64_t, std::int64_t, Rng&);

@@ -1,10 +1,11 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
-#include <memory>
 
 #include "quire/grad/var.h"
 #include "quire/ops/attention/kv_view.h"
+#include "quire/ops/matmul/weight.h"
 #include "quire/tensor/rng.h"
 #include "quire/tensor/tensor.h"
 
@@ -71,7 +72,8 @@ class AttentionCache<grad::Var> {
 ///
 ///   q = x·Wqᵀ   k = x·Wkᵀ   v = x·Wvᵀ   head h: softmax(q_h·k_gᵀ/√K)·v_g, g = h / (H/G)   out·Woᵀ
 ///
-/// Value    Tensor for inference, grad::Var for training: the same layer
+/// Value    Tensor for inference (the weights are also packed at construction, so writes to them
+///          later are not seen), grad::Var for training: the same layer, the same bits
 /// x_BTD    f32 or f64, as the weights
 /// returns  [B, T, D]; with a cache the same rows as without, given all tokens so far: of kAll only
 ///          when nothing follows them
@@ -90,10 +92,15 @@ class GroupedQueryAttention {
   const AttentionWeights<Value>& weights() const { return weights_; }
 
  private:
-  Value project(const Value& x_BTD, const Value& weight_MD, std::int64_t heads) const;
+  struct Projected {
+    Value q_NHK, k_BTGK, v_BTGK;
+  };
+  Projected project(const Value& x_BTD) const;
+  Value output(const Value& out_NHK, std::int64_t B, std::int64_t T) const;
 
   std::int64_t heads_, kv_heads_;
   AttentionWeights<Value> weights_;
+  std::array<Weight, 4> packed_;  // q, k, v, output; of f32 Tensors
 };
 
 /// As many key/value heads as query heads.
@@ -110,8 +117,7 @@ class MultiHeadAttention : public GroupedQueryAttention<Value> {
 template <class Value>
 class SelfAttention : public GroupedQueryAttention<Value> {
  public:
-  SelfAttention(std::int64_t hidden, Rng& rng)
-      : GroupedQueryAttention<Value>(hidden, 1, 1, rng) {}
+  SelfAttention(std::int64_t hidden, Rng& rng) : GroupedQueryAttention<Value>(hidden, 1, 1, rng) {}
   explicit SelfAttention(AttentionWeights<Value> weights)
       : GroupedQueryAttention<Value>(1, 1, std::move(weights)) {}
 };

@@ -494,8 +494,11 @@ TEST(RopeGradient, FLA_10_PackedBatchEqualsItsSequencesAlone) {
 TEST(RopeGradient, Errors) {
   const RopeTable table({.rotary = 4});
   const std::int64_t two[] = {0, 1};
-  EXPECT_THAT([&] { (void)rope(Tensor::zeros({2, 1, 4}, DType::kI32), table, two); },
-              ThrowsMessage<ArgumentError>("x_NHK is i32, expected f64, f32, bf16 or f16"));
+  EXPECT_THAT(
+      [&] {
+        (void)rope(Tensor::zeros({2, 1, 4}, DType::kI32), table, two);
+      },
+      ThrowsMessage<ArgumentError>("x_NHK is i32, expected f64, f32, bf16 or f16"));
   EXPECT_THROW((void)rope_backward(Tensor::zeros({3, 1, 4}, DType::kF32), table, two),
                ArgumentError);
   EXPECT_THROW((void)rope_inverse(Tensor::zeros({2, 1, 3}, DType::kF32), table, two),
@@ -504,8 +507,11 @@ TEST(RopeGradient, Errors) {
     return Tensor::of(std::span<const std::int32_t>(numbers),
                       {static_cast<std::int64_t>(numbers.size())});
   };
-  EXPECT_THAT([&] { (void)packed_positions(starts({0, 2, 1})); },
-              ThrowsMessage<ArgumentError>(HasSubstr("start_J falls from 2 to 1")));
+  EXPECT_THAT(
+      [&] {
+        (void)packed_positions(starts({0, 2, 1}));
+      },
+      ThrowsMessage<ArgumentError>(HasSubstr("start_J falls from 2 to 1")));
   EXPECT_THROW((void)packed_positions(starts({1, 2})), ArgumentError);
   EXPECT_THROW((void)packed_positions(starts({0, 2}), two), ArgumentError);
   EXPECT_THROW((void)packed_positions(Tensor::zeros({3}, DType::kI64)), ArgumentError);
