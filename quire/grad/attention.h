@@ -36,9 +36,9 @@ class KvPool {
 
 /// Optional inputs of attention that may need gradients; an empty Var is none.
 struct AttentionBiases {
-  Var bias;     // f32 [P, Z, 1, G or H], added to the scores of a key
-  Var slope_H;  // f32, ALiBi
-  Var sink_H;   // f32
+  Var bias = {};     // f32 [P, Z, 1, G or H], added to the scores of a key
+  Var slope_H = {};  // f32, ALiBi
+  Var sink_H = {};   // f32
 };
 
 struct AttentionVars {
