@@ -122,14 +122,14 @@ struct Case {
         mask.mutable_data<float>()[t * S + s] = -std::numeric_limits<float>::infinity();
     Tensor weights = quire::mul(quire::matmul(qh, kh.transpose(-2, -1)), scale);
     weights = quire::softmax(quire::add(weights, mask), -1);
-    const Tensor delta = quire::sum(quire::mul(doh, oh), -1, quire::Axis::kKeep);
+    const Tensor delta = quire::sum(quire::mul(doh, oh), {-1}, quire::Axis::kKeep);
     const Tensor dvh = quire::matmul(weights.transpose(-2, -1), doh);
     Tensor dscore = quire::matmul(doh, vh.transpose(-2, -1));
     dscore = quire::mul(quire::mul(weights, quire::sub(dscore, delta)), scale);
     const Tensor dq = quire::matmul(dscore, kh);
     const Tensor dkh = quire::matmul(dscore.transpose(-2, -1), qh);
     const auto scatter = [&](const Tensor& dense_gradient) {
-      const Tensor by_group = quire::sum(dense_gradient.view({B, G, H / G, S, K}), 2);
+      const Tensor by_group = quire::sum(dense_gradient.view({B, G, H / G, S, K}), {2});
       const Tensor index = rows.view({B * G * S, 1}).expand({B * G * S, K});
       return quire::scatter_reduce(Tensor::zeros({pool, K}, DType::kF32), 0, index,
                                    by_group.view({B * G * S, K}), quire::Reduce::kSum);
