@@ -25,7 +25,7 @@ struct AttentionSpec {
   // of the view): element t·mask_stride + s, moved by b·mask_stride_B for sequence b and by
   // h·mask_stride_H for query head h (0: all share one). A sequence needs as many rows as it has
   // queries and as many columns as it has keys. mask_TS is added to the score, and −inf masks;
-  // allow_TS masks where it is 0. Both may be given: both then say no.
+  // allow_TS masks where it is 0. With both, either masks.
   const float* mask_TS = nullptr;
   const std::uint8_t* allow_TS = nullptr;
   std::int64_t mask_stride = 0, mask_stride_B = 0, mask_stride_H = 0;
