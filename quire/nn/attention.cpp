@@ -98,7 +98,7 @@ KvView pages_of(const Tensor& k_BSGK, const Tensor& v_BSGU) {
 class Lengths {
  public:
   Lengths(KvView& kv, std::int64_t B, std::int64_t length)
-      : lengths_(static_cast<std::size_t>(B), length) {
+      : lengths_(static_cast<std::size_t>(std::max<std::int64_t>(B, 1)), length) {
     kv.length_BG = lengths_.data();
   }
 

@@ -3,9 +3,9 @@
 
     make_attention.py       with torch 2.x and safetensors, in this folder
 
-For each case NAME: NAME.x, the weights NAME.q .k .v .output (outputs × inputs), NAME.dout, and for the mask kinds `all`
-and `causal` NAME.KIND.out, .dx, .dq, .dk, .dv, .doutput. gqa.without_softmax is what the notebook's third class computes: it
-forgot the softmax.
+For each case NAME: NAME.x, the weights NAME.q .k .v .output (outputs × inputs), NAME.dout, and for the mask kinds
+`all` and `causal` NAME.KIND.out, .dx, .dq, .dk, .dv, .doutput. gqa.without_softmax is what the notebook's third class
+computes: it forgot the softmax.
 """
 
 import pathlib
