@@ -71,6 +71,41 @@ QUIRE_INLINE bool all_finite(F32 x) { return _mm512_fpclass_ps_mask(x.v, 0x99) =
 QUIRE_INLINE float reduce_add(F32 x) { return _mm512_reduce_add_ps(x.v); }
 QUIRE_INLINE float reduce_max(F32 x) { return _mm512_reduce_max_ps(x.v); }
 
+/// Turns a square of 16 × 16: afterwards lane i of x[j] is what lane j of x[i] was.
+QUIRE_INLINE void transpose(F32* x) {
+  __m512 pair[16], quad[16];
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2) {
+    pair[i] = _mm512_unpacklo_ps(x[i].v, x[i + 1].v);
+    pair[i + 1] = _mm512_unpackhi_ps(x[i].v, x[i + 1].v);
+  }
+  const auto low = [](__m512 a, __m512 b) {
+    return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+  };
+  const auto high = [](__m512 a, __m512 b) {
+    return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+  };
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {
+    quad[i] = low(pair[i], pair[i + 2]);
+    quad[i + 1] = high(pair[i], pair[i + 2]);
+    quad[i + 2] = low(pair[i + 1], pair[i + 3]);
+    quad[i + 3] = high(pair[i + 1], pair[i + 3]);
+  }
+  // Quarter l of quad[i + c] is now column 4l + c of rows i … i + 3.
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; ++c) {
+    const __m512 even = _mm512_shuffle_f32x4(quad[c], quad[4 + c], 0x88),
+                 odd = _mm512_shuffle_f32x4(quad[c], quad[4 + c], 0xdd),
+                 even2 = _mm512_shuffle_f32x4(quad[8 + c], quad[12 + c], 0x88),
+                 odd2 = _mm512_shuffle_f32x4(quad[8 + c], quad[12 + c], 0xdd);
+    x[c].v = _mm512_shuffle_f32x4(even, even2, 0x88);
+    x[4 + c].v = _mm512_shuffle_f32x4(odd, odd2, 0x88);
+    x[8 + c].v = _mm512_shuffle_f32x4(even, even2, 0xdd);
+    x[12 + c].v = _mm512_shuffle_f32x4(odd, odd2, 0xdd);
+  }
+}
+
 QUIRE_INLINE F32 load_f16(const void* p) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)))};
 }

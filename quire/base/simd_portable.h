@@ -84,6 +84,16 @@ QUIRE_INLINE float reduce_max(F32 x) {
   return x.v[0];
 }
 
+QUIRE_INLINE void transpose(F32* x) {
+  for (int i = 0; i < 16; ++i) {
+    for (int j = 0; j < i; ++j) {
+      const float other = x[i].v[j];
+      x[i].v[j] = x[j].v[i];
+      x[j].v[i] = other;
+    }
+  }
+}
+
 template <class T>
 QUIRE_INLINE T read(const void* p, int i) {
   T out;

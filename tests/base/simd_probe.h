@@ -39,6 +39,8 @@ QUIRE_DECLARE_KERNEL(void, probe_keep_lanes, const float* x, int begin, int end,
                      float* out)
 /// out has n floats.
 QUIRE_DECLARE_KERNEL(void, probe_first, const float* in, int n, float* loaded16, float* out)
+/// In place.
+QUIRE_DECLARE_KERNEL(void, probe_transpose, float* square256)
 QUIRE_DECLARE_KERNEL(bool, probe_all_finite, const float* x)
 QUIRE_DECLARE_KERNEL(float, probe_reduce_add, const float* x)
 QUIRE_DECLARE_KERNEL(float, probe_reduce_max, const float* x)

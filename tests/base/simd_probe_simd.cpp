@@ -72,6 +72,13 @@ void probe_first(const float* in, int n, float* loaded16, float* out) {
   store_first(out, x, n);
 }
 
+void probe_transpose(float* square256) {
+  F32 x[16];
+  for (int i = 0; i < 16; ++i) x[i] = load(square256 + 16 * i);
+  transpose(x);
+  for (int i = 0; i < 16; ++i) store(square256 + 16 * i, x[i]);
+}
+
 bool probe_all_finite(const float* x) { return all_finite(load(x)); }
 float probe_reduce_add(const float* x) { return reduce_add(load(x)); }
 float probe_reduce_max(const float* x) { return reduce_max(load(x)); }

@@ -43,6 +43,14 @@ const std::vector<float> kSpecial = {0.0f,  -0.0f,  1.0f,      -1.0f,   1.5f,   
                                      3e38f, -3e38f, 1e-45f,    -1e-40f, kInfinity, -kInfinity,
                                      kNan,  0.1f,   -7.25e-6f, 65536.5f};
 
+TEST(Simd, TransposeTurnsASquare) {
+  float square[256];
+  for (int i = 0; i < 256; ++i) square[i] = static_cast<float>(i);
+  QUIRE_FOR_ISA(probe_transpose)(square);
+  for (int i = 0; i < 16; ++i)
+    for (int j = 0; j < 16; ++j) ASSERT_EQ(square[16 * i + j], static_cast<float>(16 * j + i));
+}
+
 TEST(Simd, LanewiseArithmeticIsThatOfFloats) {
   Lanes a, b, c;
   for (std::size_t shift = 0; shift < 16; ++shift) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cmath>
+#include <complex>
 #include <cstdint>
 #include <vector>
 
@@ -14,7 +15,7 @@ void rope(std::vector<T>& head, const std::vector<double>& frequencies, std::int
   for (std::size_t i = 0; i < pairs; ++i) {
     const std::size_t a = interleaved ? 2 * i : i, b = interleaved ? 2 * i + 1 : i + pairs;
     // A naive program in T also has its angle in T.
-    const T angle = static_cast<T>(position) * static_cast<T>(frequencies[i]);
+    const T angle = static_cast<T>(static_cast<double>(position)) * static_cast<T>(frequencies[i]);
     const T cosine = static_cast<T>(magnitude) * std::cos(angle);
     const T sine = static_cast<T>(magnitude) * std::sin(angle);
     const T x = head[a], y = head[b];

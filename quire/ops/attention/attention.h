@@ -35,22 +35,4 @@ AttentionResult attention(const Tensor& q_NHK, const Tensor& start_J, const KvVi
 /// and −inf.
 AttentionResult merge_attention(const AttentionResult& a, const AttentionResult& b);
 
-/// What attention_backward adds to; null leaves one out.
-struct AttentionGradients {
-  Tensor dq_NHK;  // written
-  // f32, added to, the strides of k_pages; a page that several sequences see gets the sum.
-  void* dk_pages = nullptr;
-  void* dv_pages = nullptr;
-  float* dbias = nullptr;
-  float* dslope_H = nullptr;
-  float* dsink_H = nullptr;
-};
-
-/// Gradients of attention(). `out` and `lse` are as returned (or the final ones of a merge);
-/// dlse_NH may be empty. Declared here so that callers can be written against it; this build throws
-/// ArgumentError("attention_backward is not built yet").
-void attention_backward(AttentionGradients& gradients, const Tensor& dout_NHU,
-                        const Tensor& dlse_NH, const Tensor& q_NHK, const Tensor& start_J,
-                        const KvView& kv, const AttentionSpec& spec, const AttentionResult& result);
-
 }  // namespace quire

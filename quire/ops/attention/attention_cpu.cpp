@@ -10,8 +10,8 @@
 namespace quire::kernel {
 namespace {
 
-// Rows that share a tile: enough to pay for widening it, few enough for their scores and outputs to
-// stay in L2.
+// Rows that share a tile: enough to pay for gathering it, few enough for their queries, scores and
+// outputs to stay in L2.
 constexpr std::int64_t kTileRows = 192;
 // Up to so many rows, the chunks of one kv head are computed apart, by several threads, and merged
 // afterwards.
@@ -41,6 +41,8 @@ class Run {
  public:
   explicit Run(const AttentionForward& args)
       : a_(args), group_(args.H / args.kv.G), width_((args.kv.U + 15) / 16 * 16) {
+    const std::int64_t widest = std::max(args.kv.K, width_);
+    tile_rows_ = widest <= 128 ? kTileRows : widest <= 256 ? kTileRows / 2 : kTileRows / 4;
     for (std::int64_t b = 0; b < a_.B; ++b)
       for (std::int64_t g = 0; g < a_.kv.G; ++g) add_blocks(b, g);
     // The longest first, so that no thread begins a long piece when the others end.
@@ -77,9 +79,9 @@ class Run {
     const std::int64_t start = view_first(a_.kv, b, g);
     const KeyRange keys{start, start + view_length(a_.kv, b, g)};
     const std::int64_t step =
-        T * group_ <= kSplitRows ? T : std::max<std::int64_t>(1, kTileRows / group_);
+        T * group_ <= kSplitRows ? T : std::max<std::int64_t>(1, tile_rows_ / group_);
     for (std::int64_t first = 0; first < T; first += step) {
-      Block block{{b, g, first, std::min(T, first + step)}, 0, 0, T * group_ <= kSplitRows};
+      Block block{{b, g, first, std::min(T, first + step), nullptr}, 0, 0, T * group_ <= kSplitRows};
       const KeyRange low = visible(a_.spec, keys, query_position(a_.spec, keys, first, T));
       const KeyRange high =
           visible(a_.spec, keys, query_position(a_.spec, keys, block.rows.last - 1, T));
@@ -100,22 +102,43 @@ class Run {
     }
   }
 
+  const float* q_at(std::int64_t n, std::int64_t h) const {
+    return a_.q_NHK + (n * a_.H + h) * a_.kv.K;
+  }
+
+  /// The block's rows with their queries one after the other: in `memory`, where they do not lie so
+  /// already. (Rows a power of two apart would share a few lines of the cache.)
+  AttentionRows with_queries(const Block& block, float* memory) const {
+    AttentionRows rows = block.rows;
+    const std::int64_t n = a_.start_J[rows.b] + rows.first, h = rows.g * group_;
+    rows.q = q_at(n, h);
+    if (rows.last - rows.first == 1 || group_ == a_.H) return rows;
+    for (std::int64_t i = 0; i < rows.last - rows.first; ++i)
+      std::copy_n(q_at(n + i, h), group_ * a_.kv.K, memory + i * group_ * a_.kv.K);
+    rows.q = memory;
+    return rows;
+  }
+
   void compute(const Piece& piece) {
     const Block& block = blocks_[piece.block];
-    const std::int64_t rows = count(block), own = attention_scratch(rows, a_.kv.K, width_);
+    const std::int64_t rows = count(block), own = attention_scratch(rows, a_.kv.K, width_),
+                       queries = rows * a_.kv.K;
     const auto kernel = QUIRE_FOR_ISA(attention_chunk);
     if (block.split) {
       float* state = states_.data() + offsets_[piece.block] +
                      (piece.chunk - block.first_chunk) * state_floats(block);
-      kernel(a_, block.rows, piece.chunk, state_at(state, rows), scratch(own));
+      float* memory = scratch(own + queries);
+      kernel(a_, with_queries(block, memory + own), piece.chunk, state_at(state, rows), memory);
       return;
     }
-    float* memory = scratch(own + 2 * state_floats(block));
-    const SoftmaxState total = state_at(memory + own, rows),
-                       part = state_at(memory + own + state_floats(block), rows);
+    float* memory = scratch(own + queries + 2 * state_floats(block));
+    float* states = memory + own + queries;
+    const AttentionRows packed = with_queries(block, memory + own);
+    const SoftmaxState total = state_at(states, rows),
+                       part = state_at(states + state_floats(block), rows);
     clear(total, rows);
     for (std::int64_t chunk = block.first_chunk; chunk < block.end_chunk; ++chunk) {
-      if (kernel(a_, block.rows, chunk, part, memory))
+      if (kernel(a_, packed, chunk, part, memory))
         QUIRE_FOR_ISA(merge_states)(total, part, rows, width_);
     }
     finish(block, total);
@@ -165,7 +188,7 @@ class Run {
   }
 
   const AttentionForward& a_;
-  std::int64_t group_, width_;
+  std::int64_t group_, width_, tile_rows_;
   std::vector<Block> blocks_;
   std::vector<std::int64_t> offsets_;  // of a split block's states
   std::vector<Piece> pieces_;

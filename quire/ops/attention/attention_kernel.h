@@ -42,9 +42,10 @@ struct SoftmaxState {
 };
 
 /// Queries [first, last) of sequence `b` with the heads of kv head `g` are rows (query − first) ·
-/// H/G + head.
+/// H/G + head, and their queries lie at `q`, row after row.
 struct AttentionRows {
   std::int64_t b, g, first, last;
+  const float* q;
 };
 
 /// Floats that attention_chunk needs beside the state: tiles of keys and values, scores, and what

@@ -9,6 +9,7 @@
 
 #include "quire/base/simd.h"
 #include "quire/ops/attention/attention_kernel.h"
+#include "quire/ops/attention/attention_score.h"
 #include "quire/ops/attention/attention_tile.h"
 #include "quire/ops/attention/visible.h"
 #include "quire/ops/tile/panel_product.h"
@@ -17,8 +18,6 @@ namespace quire::kernel::QUIRE_ISA_NS {
 namespace {
 
 constexpr int kStrip = 6;  // rows of a register tile: 6 × 4 accumulators
-constexpr float kMinusInfinity = -__builtin_inff();
-constexpr float kLargest = 0x1.fffffep127f;
 
 /// One call of attention_chunk: what all tiles share.
 struct Job {
@@ -31,128 +30,97 @@ struct Job {
   std::int64_t group, count, width;
   KeyRange keys;   // positions of the sequence's keys
   std::int64_t T;  // queries of the sequence
+  bool plain;      // scores are scale · q·k
 
-  std::int64_t head(std::int64_t row) const { return rows.g * group + row % group; }
-  std::int64_t query(std::int64_t row) const { return rows.first + row / group; }
-  const float* q(std::int64_t row) const {
-    return a.q_NHK + ((a.start_J[rows.b] + query(row)) * a.H + head(row)) * a.kv.K;
+  // (A division of 32 bits takes half the time.)
+  std::int64_t query_of_block(std::int64_t row) const {
+    return static_cast<std::uint32_t>(row) / static_cast<std::uint32_t>(group);
   }
-  std::int64_t position(std::int64_t row) const {
-    return query_position(a.spec, keys, query(row), T);
+  const float* q(std::int64_t row) const { return rows.q + row * a.kv.K; }
+  ScoreRow row_at(std::int64_t row) const {
+    const std::int64_t query = query_of_block(row), t = rows.first + query;
+    return {rows.b, rows.g, rows.g * group + row - query * group,
+            t,      query_position(a.spec, keys, t, T),
+            keys};
   }
-  KeyRange seen(std::int64_t row) const { return visible(a.spec, keys, position(row)); }
+  KeyRange seen(std::int64_t row) const {
+    return visible(a.spec, keys,
+                   query_position(a.spec, keys, rows.first + query_of_block(row), T));
+  }
 };
 
-/// The lanes of a tile that a range of positions covers.
-struct LaneRange {
-  int begin, end;
-};
-
-QUIRE_INLINE LaneRange lanes(KeyRange range, const Tile& tile) {
-  std::int64_t begin = range.begin - tile.position, end = range.end - tile.position;
-  if (begin < tile.begin) begin = tile.begin;
-  if (end > tile.end) end = tile.end;
-  return begin < end ? LaneRange{static_cast<int>(begin), static_cast<int>(end)} : LaneRange{0, 0};
-}
-
-/// c · tanh(x / c); a series where 1 − 2/(e^2y + 1) would cancel.
-QUIRE_INLINE F32 softcap(F32 x, float c) {
-  const F32 y = div(x, set1(c));
-  const F32 y2 = mul(y, y);
-  F32 series = fma(y2, set1(-17.0f / 315.0f), set1(2.0f / 15.0f));
-  series = fma(series, y2, set1(-1.0f / 3.0f));
-  series = fma(mul(series, y2), y, y);
-  const F32 wide = sub(set1(1.0f), div(set1(2.0f), add(exp(add(y, y)), set1(1.0f))));
-  return mul(set1(c), select_less(abs(y), set1(0.15f), series, wide));
-}
-
+/// Scores of R rows, and the highest of each row's in each of 16 lanes.
 template <class Load, int R>
-void score_strip(const Job& job, const Tile& tile, std::int64_t row) {
+QUIRE_INLINE void score_strip(const Job& job, const Tile& tile, std::int64_t row,
+                              Array<F32, R>& highest) {
   Array<const float*, R> q;
   for (int r = 0; r < R; ++r) q[r] = job.q(row + r);
   Accumulators<R, 4> acc;
   clear<R, 4>(acc);
   panel_product<Load, R, 4>(acc, q, tile.k, tile.k_block_bytes, tile.k_step_bytes, 0, job.a.kv.K,
                             tile.borrowed ? 4 * tile.k_block_bytes : 0);
+  // Rows are in the order of their queries: what the last sees from its begin on and the first up
+  // to its end, all see.
+  if (job.plain && job.seen(row + R - 1).begin <= tile.position &&
+      job.seen(row).end >= tile.position + kTileKeys) {
+    const F32 scale = set1(static_cast<float>(job.a.spec.scale));
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+      for (int p = 0; p < 4; ++p) {
+        acc[r][p] = mul(acc[r][p], scale);
+        store(job.scores + (row + r) * kTileKeys + 16 * p, acc[r][p]);
+      }
+      highest[r] = max(max(acc[r][0], acc[r][1]), max(acc[r][2], acc[r][3]));
+    }
+    return;
+  }
   for (int r = 0; r < R; ++r)
     for (int p = 0; p < 4; ++p) store(job.scores + (row + r) * kTileKeys + 16 * p, acc[r][p]);
-}
-
-/// Adds a bias to a score; one of −inf masks the key, whatever the score is.
-QUIRE_INLINE void add_bias(float& score, float bias) {
-  score = bias == kMinusInfinity ? kMinusInfinity : score + bias;
-}
-
-/// Raw products to scores: scale, cap, slope, bias, mask; −inf where the row sees nothing.
-void finish_scores(const Job& job, const Tile& tile, std::int64_t row, LaneRange seen) {
-  const AttentionSpec& spec = job.a.spec;
-  const KvView& kv = job.a.kv;
-  float* s = job.scores + row * kTileKeys;
-  const F32 scale = set1(static_cast<float>(spec.scale));
-  for (int p = 0; p < 4; ++p) {
-    F32 x = load(s + 16 * p);
-    if (tile.k_scale != nullptr) x = mul(x, load(tile.k_scale + 16 * p));
-    x = mul(x, scale);
-    if (spec.softcap > 0) x = softcap(x, static_cast<float>(spec.softcap));
-    if (tile.bias != nullptr) {
-      // A bias of −inf masks its key, whatever the key holds.
-      const F32 bias = load(tile.bias + 16 * p);
-      x = select_less(bias, set1(-kLargest), set1(kMinusInfinity), add(x, bias));
-    }
-    const int begin = seen.begin - 16 * p, end = seen.end - 16 * p;
-    x = keep_lanes(x,
-                   begin < 0    ? 0
-                   : begin > 16 ? 16
-                                : begin,
-                   end < 0    ? 0
-                   : end > 16 ? 16
-                              : end,
-                   set1(kMinusInfinity));
-    store(s + 16 * p, x);
-  }
-  const bool per_head = kv.bias != nullptr && kv.bias_heads > kv.G;
-  if (spec.slope_H == nullptr && spec.mask_TS == nullptr && !per_head) return;
-  const std::int64_t h = job.head(row), position = job.position(row);
-  for (int lane = seen.begin; lane < seen.end; ++lane) {
-    const std::int64_t key = tile.position + lane;
-    if (spec.slope_H != nullptr) s[lane] += spec.slope_H[h] * static_cast<float>(key - position);
-    if (per_head) {
-      const Place at = place_of(kv, job.rows.b, job.rows.g, key - job.keys.begin);
-      add_bias(s[lane], kv.bias[(at.page * kv.Z + at.slot) * kv.bias_heads + h]);
-    }
-    if (spec.mask_TS != nullptr) {
-      add_bias(s[lane], spec.mask_TS[job.query(row) * spec.mask_stride + key - job.keys.begin]);
-    }
+  for (int r = 0; r < R; ++r) {
+    float* s = job.scores + (row + r) * kTileKeys;
+    F32 x[4] = {load(s), load(s + 16), load(s + 32), load(s + 48)};
+    const ScoreRow at = job.row_at(row + r);
+    finish_scores(x, job.a.spec, job.a.kv, tile, at,
+                  lanes(visible(job.a.spec, job.keys, at.position), tile));
+    for (int p = 0; p < 4; ++p) store(s + 16 * p, x[p]);
+    highest[r] = max(max(x[0], x[1]), max(x[2], x[3]));
   }
 }
 
-/// Scores to weights e^(s − max), the running maximum and sum, and the factor for what was summed
-/// before.
-void weights(const Job& job, const Tile& tile, std::int64_t row) {
-  float* s = job.scores + row * kTileKeys;
-  const F32 x[4] = {load(s), load(s + 16), load(s + 32), load(s + 48)};
-  const float here = reduce_max(max(max(x[0], x[1]), max(x[2], x[3])));
-  float& largest = job.state.max_R[row];
-  job.rescale[row] = 1.0f;
-  if (here > largest) {
-    float factor[16];
-    store(factor, exp(set1(largest - here)));
-    job.rescale[row] = factor[0];
-    largest = here;
-  }
-  // While nothing was seen every score is −inf, and −inf − 0 weighs nothing. (A NaN stays a NaN.)
-  const F32 base = set1(largest == kMinusInfinity ? 0.0f : largest);
-  F32 w[4], sum = zero();
-  for (int p = 0; p < 4; ++p) {
-    w[p] = exp(sub(x[p], base));
-    sum = add(sum, w[p]);
-    if (tile.v_scale != nullptr) {
-      // Only where there is weight: the scale of a masked key may be anything.
-      w[p] = select_less(zero(), w[p], mul(w[p], load(tile.v_scale + 16 * p)), w[p]);
+/// The running maximum of each row, and the factor for what was summed before.
+template <int R>
+QUIRE_INLINE void raise_maxima(const Job& job, std::int64_t row, const Array<F32, R>& highest) {
+  alignas(64) float here[16] = {};
+  for (int r = 0; r < R; ++r) here[r] = reduce_max(highest[r]);
+  const F32 now = load(here), old = load_first(job.state.max_R + row, R);
+  store_first(job.state.max_R + row, select_less(old, now, now, old), R);
+  store_first(job.rescale + row, select_less(old, now, exp(sub(old, now)), set1(1.0f)), R);
+}
+
+/// Scores to weights e^(s − max) and their running sum.
+template <int R>
+QUIRE_INLINE void weigh(const Job& job, const Tile& tile, std::int64_t row) {
+  Array<F32, R> sums;
+  for (int r = 0; r < R; ++r) {
+    float* s = job.scores + (row + r) * kTileKeys;
+    const float largest = job.state.max_R[row + r];
+    // While nothing was seen every score is −inf, and −inf − 0 weighs nothing. (A NaN stays one.)
+    const F32 base = set1(largest == kMinusInfinity ? 0.0f : largest);
+    sums[r] = zero();
+    for (int p = 0; p < 4; ++p) {
+      F32 w = exp(sub(load(s + 16 * p), base));
+      sums[r] = add(sums[r], w);
+      if (tile.v_scale != nullptr) {
+        // Only where there is weight: the scale of a masked key may be anything.
+        w = select_less(zero(), w, mul(w, load(tile.v_scale + 16 * p)), w);
+      }
+      store(s + 16 * p, w);
     }
-    store(s + 16 * p, w[p]);
   }
-  job.state.sum_R[row] = job.state.sum_R[row] * job.rescale[row] + reduce_add(sum);
+  for (int r = 0; r < R; ++r) {
+    float& sum = job.state.sum_R[row + r];
+    sum = sum * job.rescale[row + r] + reduce_add(sums[r]);
+  }
 }
 
 template <class Load, int R, int P>
@@ -178,6 +146,7 @@ template <class Load, int R>
 void weigh_strip(const Job& job, const Tile& tile, std::int64_t row, LaneRange range) {
   std::int64_t u = 0;
   for (; u + 64 <= job.width; u += 64) weigh_columns<Load, R, 4>(job, tile, row, range, u);
+  for (; u + 32 <= job.width; u += 32) weigh_columns<Load, R, 2>(job, tile, row, range, u);
   for (; u < job.width; u += 16) weigh_columns<Load, R, 1>(job, tile, row, range, u);
 }
 
@@ -198,10 +167,14 @@ void weigh_values_one_by_one(const Job& job, const Tile& tile, std::int64_t row,
   }
 }
 
-/// Calls f with R rows at a time as a constant, from `row` to job.count.
+/// Calls f with R rows at a time as a constant, from `row` to `count`.
 template <class F>
 QUIRE_INLINE void strips(std::int64_t row, std::int64_t count, F&& f) {
   for (; row + kStrip <= count; row += kStrip) f(row, Constant<kStrip>{});
+  if (row + 4 <= count) {
+    f(row, Constant<4>{});
+    row += 4;
+  }
   if (row + 3 <= count) {
     f(row, Constant<3>{});
     row += 3;
@@ -209,17 +182,34 @@ QUIRE_INLINE void strips(std::int64_t row, std::int64_t count, F&& f) {
   for (; row < count; ++row) f(row, Constant<1>{});
 }
 
+/// Asks for the rows of the next tile, a few at a time, while this one is computed.
+struct Ahead {
+  TileRows rows;
+  std::int64_t k_bytes, v_bytes;  // of a row; 0: there is nothing to ask for
+  int lane = 0, end = 0, step = 0;
+
+  QUIRE_INLINE void ask(const std::byte* p, std::int64_t bytes) {
+    for (std::int64_t at = 0; at < bytes; at += 64) prefetch(p + at);
+  }
+  [[gnu::always_inline]] void fetch() {
+    for (const int to = lane + step < end ? lane + step : end; lane < to; ++lane) {
+      ask(rows.k[lane], k_bytes);
+      ask(rows.v[lane], v_bytes);
+    }
+  }
+};
+
 /// Scores and weights of all rows while the keys are near, then the weighted sums while the values
 /// are.
 template <class Load>
-void process_tile(const Job& job, const Tile& tile, std::int64_t from_row) {
+void process_tile(const Job& job, const Tile& tile, std::int64_t from_row, Ahead ahead) {
   strips(from_row, job.count, [&](std::int64_t row, auto rows) {
     constexpr int R = decltype(rows)::kValue;
-    score_strip<Load, R>(job, tile, row);
-    for (int r = 0; r < R; ++r) {
-      finish_scores(job, tile, row + r, lanes(job.seen(row + r), tile));
-      weights(job, tile, row + r);
-    }
+    Array<F32, R> highest;
+    score_strip<Load, R>(job, tile, row, highest);
+    raise_maxima<R>(job, row, highest);
+    weigh<R>(job, tile, row);
+    ahead.fetch();
   });
   strips(from_row, job.count, [&](std::int64_t row, auto rows) {
     constexpr int R = decltype(rows)::kValue;
@@ -228,7 +218,8 @@ void process_tile(const Job& job, const Tile& tile, std::int64_t from_row) {
     // (Both may see nothing of the tile, one before it and one after it, and a row between them
     // does.)
     const bool same = first.begin == last.begin && first.end == last.end && first.begin < first.end;
-    const bool masked = job.a.spec.mask_TS != nullptr || job.a.kv.bias != nullptr;
+    const bool masked = job.a.spec.mask_TS != nullptr || job.a.spec.allow_TS != nullptr ||
+                        job.a.kv.bias != nullptr;
     if (same && (tile.finite || !masked)) {
       weigh_strip<Load, R>(job, tile, row, first);
     } else if (tile.finite) {
@@ -240,12 +231,40 @@ void process_tile(const Job& job, const Tile& tile, std::int64_t from_row) {
   });
 }
 
-/// The first row that sees anything at or after position `begin`, in steps of one query; rows that
-/// end earlier need not be computed.
+/// The first strip of rows in which one sees anything at or after position `begin`; rows before it
+/// need not be computed.
 std::int64_t first_row(const Job& job, std::int64_t begin) {
   std::int64_t row = 0;
   while (row < job.count && job.seen(row).end <= begin) row += job.group;
-  return row;
+  return row / kStrip * kStrip;
+}
+
+bool is_plain(const AttentionForward& a) {
+  return a.spec.softcap == 0 && a.spec.slope_H == nullptr && a.spec.mask_TS == nullptr &&
+         a.spec.allow_TS == nullptr && a.kv.bias == nullptr && a.kv.k_scale_PZG == nullptr;
+}
+
+/// The tile from `first_slot` on, to be asked for in `strips` parts.
+Ahead look_ahead(const KvView& kv, std::int64_t b, std::int64_t g, std::int64_t first_slot,
+                 std::int64_t strips) {
+  Ahead ahead;
+  const std::int64_t left = view_length(kv, b, g) - first_slot;
+  Tile next{};
+  next.begin = 0;
+  next.end = left < kTileKeys ? static_cast<int>(left) : kTileKeys;
+  with_load(kv.dtype, [&](auto load) {
+    using Load = decltype(load);
+    find_rows<Load>(kv, b, g, first_slot, next, ahead.rows);
+    ahead.k_bytes = kv.K * Load::kBytes;
+    ahead.v_bytes = kv.U * Load::kBytes;
+    if (kv.k_layout != KLayout::kBlocks) return;
+    // Of 16 keys in a block each asks for a sixteenth of it.
+    for (int lane = 0; lane < next.end; ++lane)
+      ahead.rows.k[lane] += (first_slot + lane) % 16 * (kv.K - 1) * Load::kBytes;
+  });
+  ahead.end = next.end;
+  ahead.step = static_cast<int>((next.end + strips - 1) / strips);
+  return ahead;
 }
 
 }  // namespace
@@ -276,7 +295,8 @@ bool attention_chunk(const AttentionForward& args, const AttentionRows& rows, st
           count,
           width,
           {start, start + length},
-          args.start_J[rows.b + 1] - args.start_J[rows.b]};
+          args.start_J[rows.b + 1] - args.start_J[rows.b],
+          is_plain(args)};
 
   for (std::int64_t r = 0; r < count; ++r) {
     state.max_R[r] = kMinusInfinity;
@@ -307,26 +327,36 @@ bool attention_chunk(const AttentionForward& args, const AttentionRows& rows, st
       });
     }
     const std::int64_t from_row = first_row(job, position);
-    with_load(tile.dtype, [&](auto load) { process_tile<decltype(load)>(job, tile, from_row); });
+    const Ahead ahead = borrowed || end >= last.end
+                            ? Ahead{}
+                            : look_ahead(kv, rows.b, rows.g, first_slot + kTileKeys,
+                                         (count - from_row) / kStrip + 1);
+    with_load(tile.dtype,
+              [&](auto load) { process_tile<decltype(load)>(job, tile, from_row, ahead); });
   }
   return any;
 }
 
 void merge_states(const SoftmaxState& into, const SoftmaxState& later, std::int64_t rows,
                   std::int64_t width) {
-  for (std::int64_t r = 0; r < rows; ++r) {
-    const float old = into.max_R[r], add_max = later.max_R[r];
-    if (later.sum_R[r] == 0.0f) continue;  // the row saw nothing there
-    const float largest = old > add_max ? old : add_max;
-    float factors[16];
-    alignas(64) float differences[16] = {old - largest, add_max - largest};
-    store(factors, exp(load(differences)));
-    const F32 a = set1(factors[0]), b = set1(factors[1]);
-    into.max_R[r] = largest;
-    into.sum_R[r] = into.sum_R[r] * factors[0] + later.sum_R[r] * factors[1];
-    for (std::int64_t u = 0; u < width; u += 16) {
-      float* out = into.out_RU + r * width + u;
-      store(out, fma(load(later.out_RU + r * width + u), b, mul(load(out), a)));
+  for (std::int64_t first = 0; first < rows; first += 16) {
+    const int n = rows - first < 16 ? static_cast<int>(rows - first) : 16;
+    const F32 old = load_first(into.max_R + first, n), next = load_first(later.max_R + first, n);
+    const F32 largest = max(old, next);
+    alignas(64) float old_factors[16], next_factors[16], maxima[16];
+    store(old_factors, exp(sub(old, largest)));
+    store(next_factors, exp(sub(next, largest)));
+    store(maxima, largest);
+    for (int i = 0; i < n; ++i) {
+      const std::int64_t r = first + i;
+      if (later.sum_R[r] == 0.0f) continue;  // the row saw nothing there
+      into.max_R[r] = maxima[i];
+      into.sum_R[r] = into.sum_R[r] * old_factors[i] + later.sum_R[r] * next_factors[i];
+      const F32 a = set1(old_factors[i]), b = set1(next_factors[i]);
+      for (std::int64_t u = 0; u < width; u += 16) {
+        float* out = into.out_RU + r * width + u;
+        store(out, fma(load(later.out_RU + r * width + u), b, mul(load(out), a)));
+      }
     }
   }
 }

@@ -21,9 +21,14 @@ struct AttentionSpec {
   Alignment alignment = Alignment::kUnset;
   const float* slope_H = nullptr;  // ALiBi
   const float* sink_H = nullptr;   // a logit without a value
-  // Added to the scores of the only sequence; rows are mask_stride apart.
+  // Masks, indexed by the query's place t in its sequence and the key's slot s (0 is the first key
+  // of the view): element t·mask_stride + s, moved by b·mask_stride_B for sequence b and by
+  // h·mask_stride_H for query head h (0: all share one). A sequence needs as many rows as it has
+  // queries and as many columns as it has keys. mask_TS is added to the score, and −inf masks;
+  // allow_TS masks where it is 0. With both, either masks.
   const float* mask_TS = nullptr;
-  std::int64_t mask_stride = 0;
+  const std::uint8_t* allow_TS = nullptr;
+  std::int64_t mask_stride = 0, mask_stride_B = 0, mask_stride_H = 0;
 };
 
 }  // namespace quire

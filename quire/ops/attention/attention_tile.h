@@ -1,8 +1,8 @@
 #pragma once
 
-// 64 key positions of one kv head as the compute kernel wants them: keys in 4 blocks of 16 (element
-// k of key i at k·16 + i), values in rows. Where the cache already stores them so, the tile points
-// into it; else it is gathered and widened to f32.
+// 64 key positions of one kv head as the compute kernel wants them: keys in 4 blocks of 16, values in
+// rows. Where the cache already stores them so, the tile points into it; else it is gathered and
+// widened to f32, element k of key i at k·64 + i.
 
 #include "quire/base/simd.h"
 #include "quire/ops/attention/attention_kernel.h"
@@ -82,88 +82,105 @@ QUIRE_INLINE void widen_row(const std::byte* from, std::int64_t n, float* to) {
   }
 }
 
-/// One key of the view into lane `lane` of the blocked tile.
+/// Where the keys and the values of a tile's lanes begin. Lanes without a key borrow a neighbour's:
+/// they are masked.
+struct TileRows {
+  const std::byte *k[kTileKeys], *v[kTileKeys];
+};
+
 template <class Load>
-void gather_key(const KvView& kv, Place at, std::int64_t g, int lane, float* k_tile) {
-  const auto* pages = static_cast<const std::byte*>(kv.k_pages);
-  float* to = k_tile + lane / 16 * 16 * kv.K + lane % 16;
-  const std::int64_t base = at.page * kv.k_strides.page + g * kv.k_strides.head;
+QUIRE_INLINE void find_rows(const KvView& kv, std::int64_t b, std::int64_t g,
+                            std::int64_t first_slot, const Tile& tile, TileRows& rows) {
   const bool blocks = kv.k_layout == KLayout::kBlocks;
-  const std::int64_t start =
-      blocks ? at.slot / 16 * 16 * kv.k_strides.slot + at.slot % 16 : at.slot * kv.k_strides.slot;
-  const std::int64_t step = blocks ? 16 : 1;
-  for (std::int64_t k = 0; k < kv.K; ++k)
-    to[16 * k] = one<Load>(pages + (base + start + step * k) * Load::kBytes);
-}
-
-/// Keys that lie as rows `stride` elements apart into lanes [lane, lane + n) of a block of 16,
-/// through a small square.
-template <class Load>
-void gather_key_rows(const std::byte* from, std::int64_t stride, std::int64_t K, int lane, int n,
-                     float* block) {
-  alignas(64) float square[16][16];
-  for (std::int64_t k = 0; k < K; k += 16) {
-    const std::int64_t width = K - k < 16 ? K - k : 16;
-    for (int i = 0; i < n; ++i)
-      widen_row<Load>(from + (i * stride + k) * Load::kBytes, width, square[i]);
-    for (std::int64_t j = 0; j < width; ++j)
-      for (int i = 0; i < n; ++i) block[(k + j) * 16 + lane + i] = square[i][j];
-  }
-}
-
-/// Keys of the slots from `at` on into the lanes from `lane` on, up to the end of a block of 16, of
-/// the page, or of the tile. Returns how many. A stored block is taken whole, also over the end:
-/// those lanes are masked.
-template <class Load>
-int gather_keys(const KvView& kv, Place at, std::int64_t g, int lane, int end, float* k_tile) {
-  const auto* k = static_cast<const std::byte*>(kv.k_pages) +
-                  (at.page * kv.k_strides.page + g * kv.k_strides.head) * Load::kBytes;
-  float* block = k_tile + lane / 16 * 16 * kv.K;
-  std::int64_t n = 16 - lane % 16;
-  if (kv.Z - at.slot < n) n = kv.Z - at.slot;
-  if (kv.k_layout == KLayout::kBlocks) {
-    if (n == 16 && at.slot % 16 == 0) {
-      widen_row<Load>(k + at.slot * kv.k_strides.slot * Load::kBytes, 16 * kv.K, block);
-      return end - lane < 16 ? end - lane : 16;
+  for (int lane = tile.begin; lane < tile.end;) {
+    const Place at = place_of(kv, b, g, first_slot + lane);
+    const auto* k = static_cast<const std::byte*>(kv.k_pages) +
+                    (at.page * kv.k_strides.page + g * kv.k_strides.head) * Load::kBytes;
+    const auto* v = static_cast<const std::byte*>(kv.v_pages) +
+                    (at.page * kv.v_strides.page + g * kv.v_strides.head) * Load::kBytes;
+    const std::int64_t left = kv.Z - at.slot;
+    const int end = left < tile.end - lane ? lane + static_cast<int>(left) : tile.end;
+    for (std::int64_t slot = at.slot; lane < end; ++lane, ++slot) {
+      const std::int64_t key = blocks ? slot / 16 * 16 * kv.k_strides.slot + slot % 16
+                                      : slot * kv.k_strides.slot;
+      rows.k[lane] = k + key * Load::kBytes;
+      rows.v[lane] = v + slot * kv.v_strides.slot * Load::kBytes;
     }
-    gather_key<Load>(kv, at, g, lane, k_tile);
-    return 1;
   }
-  if (end - lane < n) n = end - lane;
-  gather_key_rows<Load>(k + at.slot * kv.k_strides.slot * Load::kBytes, kv.k_strides.slot, kv.K,
-                        lane % 16, static_cast<int>(n), block);
-  return static_cast<int>(n);
+  for (int lane = 0; lane < tile.begin; ++lane) rows.k[lane] = rows.k[tile.begin];
+  for (int lane = tile.end; lane < kTileKeys; ++lane) rows.k[lane] = rows.k[tile.begin];
+}
+
+/// 16 keys that lie as rows into 16 columns of a tile with rows of 64.
+template <class Load>
+QUIRE_INLINE void turn_keys(const std::byte* const* rows, std::int64_t K, float* to) {
+  for (std::int64_t k = 0; k < K; k += 16) {
+    F32 x[16];
+    if (K - k >= 16) {
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; ++i) x[i] = Load::at(rows[i] + k * Load::kBytes);
+    } else {
+      for (int i = 0; i < 16; ++i) {
+        alignas(64) std::byte rest[64] = {};
+        __builtin_memcpy(rest, rows[i] + k * Load::kBytes,
+                         static_cast<std::size_t>((K - k) * Load::kBytes));
+        x[i] = Load::at(rest);
+      }
+    }
+    transpose(x);
+    const std::int64_t n = K - k < 16 ? K - k : 16;
+    for (std::int64_t j = 0; j < n; ++j) store(to + (k + j) * kTileKeys, x[j]);
+  }
+}
+
+/// The keys of a tile: element k of lane i at k·64 + i.
+template <class Load>
+QUIRE_INLINE void gather_keys(const KvView& kv, std::int64_t first_slot, const Tile& tile,
+                              const TileRows& rows, float* k_tile) {
+  for (int lane = tile.begin / 16 * 16; lane < tile.end; lane += 16) {
+    if (kv.k_layout == KLayout::kRows) {
+      turn_keys<Load>(rows.k + lane, kv.K, k_tile + lane);
+    } else if (first_slot % 16 == 0) {
+      // A stored block is taken whole, also over the ends: those lanes are masked.
+      const int in = lane < tile.begin ? tile.begin : lane;
+      const std::byte* block = rows.k[in] - (in - lane) * Load::kBytes;
+      for (std::int64_t k = 0; k < kv.K; ++k)
+        store(k_tile + k * kTileKeys + lane, Load::at(block + 16 * k * Load::kBytes));
+    } else {
+      for (int i = lane; i < lane + 16; ++i)
+        for (std::int64_t k = 0; k < kv.K; ++k)
+          k_tile[k * kTileKeys + i] = one<Load>(rows.k[i] + 16 * k * Load::kBytes);
+    }
+  }
+}
+
+/// The values of a tile in rows of `width`. False when one is not finite.
+template <class Load>
+QUIRE_INLINE bool gather_values(const KvView& kv, const Tile& tile, const TileRows& rows,
+                                std::int64_t width, float* v_tile) {
+  F32 probe = zero();  // stays 0 while 0 · v is
+  for (int lane = tile.begin; lane < tile.end; ++lane) {
+    float* row = v_tile + lane * width;
+    if (kv.U < width) store(row + width - 16, zero());
+    widen_row<Load>(rows.v[lane], kv.U, row);
+    for (std::int64_t u = 0; u < width; u += 16) probe = fma(load(row + u), zero(), probe);
+  }
+  return all_finite(probe);
 }
 
 template <class Load>
 void gather(const KvView& kv, std::int64_t b, std::int64_t g, std::int64_t first_slot, Tile& tile,
             const TileMemory& m, std::int64_t width) {
-  if (tile.begin > 0 || tile.end < kTileKeys) {
-    __builtin_memset(m.k, 0, static_cast<std::size_t>(kTileKeys * kv.K) * sizeof(float));
-  }
-  bool finite = true;
-  for (int lane = tile.begin; lane < tile.end;) {
-    const Place at = place_of(kv, b, g, first_slot + lane);
-    const int n = gather_keys<Load>(kv, at, g, lane, tile.end, m.k);
-    const auto* v =
-        static_cast<const std::byte*>(kv.v_pages) +
-        (at.page * kv.v_strides.page + at.slot * kv.v_strides.slot + g * kv.v_strides.head) *
-            Load::kBytes;
-    for (int i = 0; i < n; ++i) {
-      float* row = m.v + (lane + i) * width;
-      if (kv.U < width) store(row + width - 16, zero());
-      widen_row<Load>(v + i * kv.v_strides.slot * Load::kBytes, kv.U, row);
-      for (std::int64_t u = 0; u < width; u += 16) finite = finite && all_finite(load(row + u));
-    }
-    lane += n;
-  }
+  TileRows rows;
+  find_rows<Load>(kv, b, g, first_slot, tile, rows);
+  gather_keys<Load>(kv, first_slot, tile, rows, m.k);
   tile.dtype = DType::kF32;
   tile.k = reinterpret_cast<const std::byte*>(m.k);
-  tile.k_block_bytes = 64 * kv.K;
-  tile.k_step_bytes = 64;
+  tile.k_block_bytes = 64;
+  tile.k_step_bytes = 4 * kTileKeys;
   tile.v = reinterpret_cast<const std::byte*>(m.v);
   tile.v_step_bytes = 4 * width;
-  tile.finite = finite;
+  tile.finite = gather_values<Load>(kv, tile, rows, width, m.v);
 }
 
 /// What belongs to each key: scales of i8, bias of the kv head.

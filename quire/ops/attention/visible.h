@@ -43,4 +43,12 @@ struct KeyRange {
   return out;
 }
 
+/// Where the mask of query `t` of sequence `b` with head `h` begins, in elements of mask_TS or
+/// allow_TS; the key of slot s is s further.
+[[gnu::always_inline]] static inline std::int64_t mask_row(const AttentionSpec& spec,
+                                                           std::int64_t b, std::int64_t h,
+                                                           std::int64_t t) {
+  return b * spec.mask_stride_B + h * spec.mask_stride_H + t * spec.mask_stride;
+}
+
 }  // namespace quire::kernel

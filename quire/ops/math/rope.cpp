@@ -62,7 +62,7 @@ struct RopeTable::Impl {
   }
 };
 
-RopeTable::RopeTable(RopeSpec spec) : impl_(std::make_unique<Impl>()) {
+RopeTable::RopeTable(RopeSpec spec) : impl_(std::make_shared<Impl>()) {
   impl_->frequencies = rope_frequencies(spec);
   if (spec.scaling == RopeScaling::kYarn) {
     impl_->magnitude =
@@ -72,16 +72,18 @@ RopeTable::RopeTable(RopeSpec spec) : impl_(std::make_unique<Impl>()) {
 }
 
 RopeTable::~RopeTable() = default;
+RopeTable::RopeTable(const RopeTable&) = default;
 RopeTable::RopeTable(RopeTable&&) noexcept = default;
+RopeTable& RopeTable::operator=(const RopeTable&) = default;
 RopeTable& RopeTable::operator=(RopeTable&&) noexcept = default;
 
 const RopeSpec& RopeTable::spec() const { return impl_->spec; }
 
-void RopeTable::apply(Tensor& x_NHK, std::span<const std::int64_t> positions) const {
+void RopeTable::apply(Tensor& x_NHK, std::span<const std::int64_t> positions, Turn turn) const {
   Dims dims = QUIRE_DIMS(x_NHK);
   dims.bind('N', static_cast<std::int64_t>(positions.size()), "positions");
-  QUIRE_CHECK(x_NHK.dtype() == DType::kF32, "x_NHK is ", to_string(x_NHK.dtype()),
-              ", expected f32");
+  QUIRE_CHECK(x_NHK.dtype() == DType::kF32 || x_NHK.dtype() == DType::kF64, "x_NHK is ",
+              to_string(x_NHK.dtype()), ", expected f32 or f64");
   const std::int64_t rotary = impl_->spec.rotary;
   QUIRE_CHECK(rotary <= dims['K'], "x_NHK: K is ", dims['K'], ", but ", rotary,
               " numbers of a head turn");
@@ -94,8 +96,18 @@ void RopeTable::apply(Tensor& x_NHK, std::span<const std::int64_t> positions) co
   QUIRE_CHECK(dims['K'] == 1 || strides[2] == 1, "x_NHK: the last dimension is not contiguous");
   QUIRE_CHECK((dims['N'] == 1 || strides[0] != 0) && (dims['H'] == 1 || strides[1] != 0),
               "x_NHK: an expanded tensor cannot be turned in place");
+  const std::int64_t mate = impl_->spec.pairing == RopePairing::kInterleaved ? 1 : rotary / 2;
+  const double m = impl_->magnitude;
+  // A table's numbers carry m; what turns back by the inverse divides by it, so by m² here.
+  const double factor = turn == Turn::kInverse ? 1 / (m * m) : 1;
+  const double sign = turn == Turn::kForward ? 1 : -1;
+  if (x_NHK.dtype() == DType::kF64) {
+    kernel::rope_f64_cpu({x_NHK.mutable_data<double>(), strides[0], strides[1], positions.data(),
+                          impl_->frequencies.data(), dims['N'], dims['H'], rotary / 2, mate,
+                          m * factor, sign * m * factor});
+    return;
+  }
   const std::vector<const float*> turns = impl_->turns(positions);
-  const bool interleaved = impl_->spec.pairing == RopePairing::kInterleaved;
   kernel::rope_cpu({.x_NHK = x_NHK.mutable_data<float>(),
                     .row_stride = strides[0],
                     .head_stride = strides[1],
@@ -103,7 +115,13 @@ void RopeTable::apply(Tensor& x_NHK, std::span<const std::int64_t> positions) co
                     .N = dims['N'],
                     .H = dims['H'],
                     .pairs = rotary / 2,
-                    .mate = interleaved ? 1 : rotary / 2});
+                    .mate = mate,
+                    .cosine_factor = static_cast<float>(factor),
+                    .sine_factor = static_cast<float>(sign * factor)});
+}
+
+void RopeTable::apply(Tensor& x_NHK, std::span<const std::int64_t> positions) const {
+  apply(x_NHK, positions, Turn::kForward);
 }
 
 void RopeTable::apply(Tensor& x_NHK, std::int64_t first) const {
@@ -112,6 +130,53 @@ void RopeTable::apply(Tensor& x_NHK, std::int64_t first) const {
   std::vector<std::int64_t> positions(static_cast<std::size_t>(dims['N']));
   std::iota(positions.begin(), positions.end(), first);
   apply(x_NHK, positions);
+}
+
+Tensor RopeTable::turned(const Tensor& x_NHK, std::span<const std::int64_t> positions,
+                         Turn turn) const {
+  const bool is_half = x_NHK.dtype() == DType::kBF16 || x_NHK.dtype() == DType::kF16;
+  QUIRE_CHECK(is_half || x_NHK.dtype() == DType::kF32 || x_NHK.dtype() == DType::kF64, "x_NHK is ",
+              to_string(x_NHK.dtype()), ", expected f64, f32, bf16 or f16");
+  Tensor out = x_NHK.to(is_half ? DType::kF32 : x_NHK.dtype());  // always a copy
+  apply(out, positions, turn);
+  return is_half ? out.to(x_NHK.dtype()) : out;
+}
+
+Tensor rope(const Tensor& x_NHK, const RopeTable& table, std::span<const std::int64_t> positions) {
+  return table.turned(x_NHK, positions, RopeTable::Turn::kForward);
+}
+
+Tensor rope_backward(const Tensor& dout_NHK, const RopeTable& table,
+                     std::span<const std::int64_t> positions) {
+  return table.turned(dout_NHK, positions, RopeTable::Turn::kBackward);
+}
+
+Tensor rope_inverse(const Tensor& x_NHK, const RopeTable& table,
+                    std::span<const std::int64_t> positions) {
+  return table.turned(x_NHK, positions, RopeTable::Turn::kInverse);
+}
+
+std::vector<std::int64_t> packed_positions(const Tensor& start_J,
+                                           std::span<const std::int64_t> first) {
+  const Dims dims = QUIRE_DIMS(start_J);
+  QUIRE_CHECK(start_J.dtype() == DType::kI32 && dims['J'] >= 1, "start_J is ",
+              to_string(start_J.dtype()), " ", to_string(start_J.shape()),
+              "; it must be i32 [B + 1]");
+  const std::size_t B = static_cast<std::size_t>(dims['J'] - 1);
+  QUIRE_CHECK(first.empty() || first.size() == B, "packed_positions: first has ",
+              std::uint64_t{first.size()}, " numbers, but there are ", std::uint64_t{B},
+              " sequences");
+  const Tensor rows = start_J.contiguous_copy();
+  const auto* start = rows.data<std::int32_t>();
+  QUIRE_CHECK(start[0] == 0, "start_J begins with ", start[0], ", not with 0");
+  std::vector<std::int64_t> positions;
+  for (std::size_t b = 0; b < B; ++b) {
+    QUIRE_CHECK(start[b + 1] >= start[b], "start_J falls from ", start[b], " to ", start[b + 1],
+                " at ", std::uint64_t{b + 1});
+    for (std::int64_t t = 0; t < start[b + 1] - start[b]; ++t)
+      positions.push_back((first.empty() ? 0 : first[b]) + t);
+  }
+  return positions;
 }
 
 }  // namespace quire

@@ -9,8 +9,9 @@
 
 namespace quire {
 
-/// Which two numbers of a head turn together. kInterleaved: 2i and 2i + 1 (GGUF's llama
-/// architecture). kHalfSplit: i and i + R/2 (Hugging Face folders, GGUF's qwen and gemma).
+/// Which two numbers of a head turn together. kInterleaved: 2i and 2i + 1 (the first paper, GPT-J,
+/// GGUF's llama architecture). kHalfSplit: i and i + R/2 (GPT-NeoX, Qwen, Hugging Face folders,
+/// GGUF's qwen and gemma).
 enum class RopePairing : std::uint8_t { kInterleaved, kHalfSplit };
 
 /// How the frequencies of a model are changed for contexts longer than those it was first trained
@@ -52,13 +53,15 @@ std::vector<double> rope_frequencies(const RopeSpec& spec);
 
 /// The cosines and sines of a RopeSpec, made for 64 positions at a time when first asked for, and
 /// kept: R · 4 bytes a position. Angles are computed in double and rounded once, so position 10
-/// million is as exact as position 1. May be used from several threads.
+/// million is as exact as position 1. May be used from several threads; copies share what is made.
 class RopeTable {
  public:
   /// Throws ArgumentError as rope_frequencies does.
   explicit RopeTable(RopeSpec spec);
   ~RopeTable();
+  RopeTable(const RopeTable&);
   RopeTable(RopeTable&&) noexcept;
+  RopeTable& operator=(const RopeTable&);
   RopeTable& operator=(RopeTable&&) noexcept;
 
   const RopeSpec& spec() const;
@@ -68,7 +71,7 @@ class RopeTable {
   ///   a' = m · (a · cos α − b · sin α)      b' = m · (a · sin α + b · cos α)      m: attention
   ///   factor
   ///
-  /// x_NHK      f32, the last dimension contiguous, rows and heads at any stride but 0
+  /// x_NHK      f32 or f64, the last dimension contiguous, rows and heads at any stride but 0
   /// positions  [N], each in [0, 2^40)
   ///
   /// Throws  ArgumentError on shapes, dtypes, strides, K < R, and positions (with the value).
@@ -79,8 +82,41 @@ class RopeTable {
   void apply(Tensor& x_NHK, std::int64_t first) const;
 
  private:
+  friend Tensor rope(const Tensor&, const RopeTable&, std::span<const std::int64_t>);
+  friend Tensor rope_backward(const Tensor&, const RopeTable&, std::span<const std::int64_t>);
+  friend Tensor rope_inverse(const Tensor&, const RopeTable&, std::span<const std::int64_t>);
+  enum class Turn : std::uint8_t { kForward, kBackward, kInverse };
+  void apply(Tensor& x_NHK, std::span<const std::int64_t> positions, Turn turn) const;
+  Tensor turned(const Tensor& x_NHK, std::span<const std::int64_t> positions, Turn turn) const;
+
   struct Impl;
-  std::unique_ptr<Impl> impl_;
+  std::shared_ptr<Impl> impl_;
 };
+
+/// RopeTable::apply into a new tensor, and its two companions:
+///
+///   rope           turns by α and scales by m
+///   rope_backward  turns by −α and scales by m: the gradient of x, from that of rope(x)
+///   rope_inverse   turns by −α and divides by m: rope_inverse(rope(x)) = x
+///
+/// x_NHK      f64, f32, bf16 or f16, any strides; bf16 and f16 are turned in f32 and rounded once
+/// positions  [N], each in [0, 2^40)
+/// returns    a row-major tensor of x's dtype
+///
+/// Throws  ArgumentError as RopeTable::apply does.
+Tensor rope(const Tensor& x_NHK, const RopeTable& table, std::span<const std::int64_t> positions);
+Tensor rope_backward(const Tensor& dout_NHK, const RopeTable& table,
+                     std::span<const std::int64_t> positions);
+Tensor rope_inverse(const Tensor& x_NHK, const RopeTable& table,
+                    std::span<const std::int64_t> positions);
+
+/// The positions of a packed batch: sequence b has start[b+1] − start[b] rows and begins at
+/// first[b], or at 0 when `first` is empty.
+///
+/// start_J  i32 [B+1], start[0] = 0, ascending
+///
+/// Throws  ArgumentError on dtype, order, and a `first` of another length than B.
+std::vector<std::int64_t> packed_positions(const Tensor& start_J,
+                                           std::span<const std::int64_t> first = {});
 
 }  // namespace quire

@@ -432,13 +432,6 @@ TEST_F(AttentionErrors, Mask) {
   spec.mask_TS = &mask;
   expect_error("spec.mask_TS is for one sequence, but there are 2");
 }
-TEST_F(AttentionErrors, BackwardIsNotThere) {
-  AttentionGradients gradients;
-  const AttentionResult result = attention(q, start, kv, spec);
-  EXPECT_THAT(
-      [&] { attention_backward(gradients, result.out_NHU, Tensor(), q, start, kv, spec, result); },
-      ThrowsMessage<ArgumentError>(HasSubstr("attention_backward is not built yet")));
-}
 
 }  // namespace
 }  // namespace quire::test

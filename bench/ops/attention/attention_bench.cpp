@@ -1,0 +1,134 @@
+// Times one call of attention() for each line on standard input, and prints the seconds it took:
+//
+//   DTYPE LAYOUT Z B H G K U T S
+//
+// DTYPE f32|bf16|f16|i8; LAYOUT rows|blocks; Z slots of a page, 0 for one page per sequence; T
+// queries and S keys of each of B sequences, causal, bottom-right. A line equal to the one before
+// uses its tensors again; the line "ceilings" prints what this machine can do at most. compare_torch.py feeds it, and PyTorch in turn.
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <iostream>
+#include <memory>
+#include <numeric>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "quire/base/thread_pool.h"
+#include "quire/ops/attention/attention.h"
+#include "quire/ops/tile/ceilings.h"
+#include "quire/tensor/rng.h"
+#include "quire/tensor/tensor.h"
+
+namespace {
+
+using quire::DType;
+using quire::Tensor;
+
+DType dtype_of(const std::string& name) {
+  return name == "bf16"  ? DType::kBF16
+         : name == "f16" ? DType::kF16
+         : name == "i8"  ? DType::kI8
+                         : DType::kF32;
+}
+
+Tensor normal(quire::Shape shape, std::uint64_t seed) {
+  Tensor out = Tensor::empty(std::move(shape), DType::kF32);
+  quire::Rng rng(seed);
+  float* x = out.mutable_data<float>();
+  for (std::int64_t i = 0; i < out.elements(); ++i)
+    x[i] = static_cast<float>(rng.uniform() + rng.uniform() + rng.uniform() - 1.5) * 2.0f;
+  return out;
+}
+
+Tensor bytes(std::int64_t n) {
+  Tensor out = Tensor::empty({n}, DType::kI8);
+  for (std::int64_t i = 0; i < n; ++i)
+    out.mutable_data<std::int8_t>()[i] = static_cast<std::int8_t>(i * 37 % 101 - 50);
+  return out;
+}
+
+struct Case {
+  explicit Case(const std::string& line) {
+    std::istringstream words(line);
+    std::string dtype, layout;
+    std::int64_t Z = 0, B = 0, H = 0, G = 0, K = 0, U = 0, T = 0, S = 0;
+    words >> dtype >> layout >> Z >> B >> H >> G >> K >> U >> T >> S;
+    const std::int64_t slots = Z == 0 ? (S + 15) / 16 * 16 : Z, W = (S + slots - 1) / slots;
+    kv.dtype = dtype_of(dtype);
+    q = normal({B * T, H, K}, 1);
+    if (kv.dtype == DType::kBF16 || kv.dtype == DType::kF16) q = q.to(kv.dtype);
+    k = normal({B * W * slots * G * K}, 2);
+    v = normal({B * W * slots * G * U}, 3);
+    if (kv.dtype == DType::kI8) {
+      k = bytes(k.elements());
+      v = bytes(v.elements());
+      scale = Tensor::empty({B * W * slots * G}, DType::kF32);
+      std::fill_n(scale.mutable_data<float>(), scale.elements(), 0.01f);
+      kv.k_scale_PZG = kv.v_scale_PZG = scale.data<float>();
+    } else {
+      k = k.to(kv.dtype);
+      v = v.to(kv.dtype);
+    }
+    kv.k_pages = k.data<void>();
+    kv.v_pages = v.data<void>();
+    kv.k_strides = {slots * G * K, K, slots * K};
+    kv.v_strides = {slots * G * U, U, slots * U};
+    kv.k_layout = layout == "blocks" ? quire::KLayout::kBlocks : quire::KLayout::kRows;
+    kv.P = B * W;
+    kv.Z = slots;
+    kv.G = G;
+    kv.K = K;
+    kv.U = U;
+    kv.W = W;
+    if (Z != 0) {
+      // Pages lie in no order, as those of a pool that has been used for a while.
+      table.resize(static_cast<std::size_t>(B * W));
+      std::iota(table.begin(), table.end(), 0);
+      quire::Rng rng(5);
+      for (std::size_t i = table.size(); i > 1; --i) std::swap(table[i - 1], table[rng.below(i)]);
+      kv.table = table.data();
+    }
+    lengths.assign(static_cast<std::size_t>(B), S);
+    kv.length_BG = lengths.data();
+    std::vector<std::int32_t> start;
+    for (std::int64_t b = 0; b <= B; ++b) start.push_back(static_cast<std::int32_t>(b * T));
+    start_J = Tensor::of(std::span<const std::int32_t>(start), {B + 1});
+    spec.alignment = quire::Alignment::kBottomRight;
+  }
+
+  Tensor q, k, v, scale, start_J;
+  std::vector<std::int32_t> table;
+  std::vector<std::int64_t> lengths;
+  quire::KvView kv;
+  quire::AttentionSpec spec;
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  quire::set_threads(argc > 1 ? std::stoi(argv[1]) : 2);
+  std::string line, last;
+  std::unique_ptr<Case> attention_case;
+  while (std::getline(std::cin, line)) {
+    if (line == "ceilings") {
+      const quire::Ceilings ceilings = quire::measure_ceilings(quire::Effort::kFull);
+      std::printf("%.1f GB/s read, %.0f GFLOP/s\n", ceilings.stream_gb_s, ceilings.fma_gflop_s);
+      std::fflush(stdout);
+      continue;
+    }
+    if (line != last) attention_case = std::make_unique<Case>(line);
+    last = line;
+    const auto start = std::chrono::steady_clock::now();
+    const quire::AttentionResult result =
+        quire::attention(attention_case->q, attention_case->start_J, attention_case->kv,
+                         attention_case->spec);
+    const double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    std::printf("%.9f\n", seconds);
+    std::fflush(stdout);
+  }
+}

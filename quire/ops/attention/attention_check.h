@@ -1,0 +1,17 @@
+#pragma once
+
+// What attention and its backward check alike.
+
+#include "quire/ops/attention/attention_spec.h"
+#include "quire/ops/attention/kv_view.h"
+#include "quire/tensor/tensor.h"
+
+namespace quire {
+
+/// Checks queries (start_J contiguous), view and spec against each other, every length and every
+/// page of the table included. Returns the spec with its scale resolved and its alignment chosen.
+/// Throws ArgumentError.
+AttentionSpec checked_attention(const Tensor& q_NHK, const Tensor& start_J, const KvView& kv,
+                                const AttentionSpec& spec);
+
+}  // namespace quire
