@@ -1,0 +1,64 @@
+#include "quire/ops/moe/rows.h"
+
+namespace quire::moe {
+
+void check_rows(const char* name, const Tensor& x, std::int64_t rows, std::int64_t columns) {
+  QUIRE_CHECK(x.rank() == 2, name, ": rank is ", x.rank(), ", expected 2");
+  QUIRE_CHECK(x.size(0) == rows && x.size(1) == columns, name, " has shape ", to_string(x.shape()),
+              ", expected [", rows, ", ", columns, "]");
+}
+
+void check_fan(const ExpertOrder& order, RowOrder rows, std::int64_t fan) {
+  QUIRE_CHECK(fan >= 1, "fan is ", fan, ", expected at least 1");
+  QUIRE_CHECK(rows == RowOrder::kScattered || fan == 1, "fan is ", fan,
+              ", but grouped rows stand for one slot each");
+  QUIRE_CHECK(order.slots() % fan == 0, "fan is ", fan, ", which does not divide the ",
+              order.slots(), " slots");
+}
+
+kernel::GroupedWeight plain(const ExpertWeights& weights, std::vector<const std::byte*>& panels) {
+  kernel::GroupedWeight out{};
+  if (weights.is_packed()) {
+    out.type = static_cast<int>(weights.packed()[0].type());
+    for (const Weight& weight : weights.packed()) panels.push_back(weight.panels());
+    out.panels = panels.data();
+    out.turned = weights.is_turned();
+    return out;
+  }
+  const Tensor& dense = weights.dense_EDF();
+  out.dtype = dense.dtype();
+  out.data = dense.data<void>();
+  out.e_step = dense.strides()[0];
+  out.k_step = dense.strides()[1];
+  out.m_step = dense.strides()[2];
+  return out;
+}
+
+Tensor product(const Product& args, DType out_dtype) {
+  const ExpertOrder& order = args.order;
+  const std::int64_t rows = row_count(order, args.out);
+  const Shape shape{rows, args.weight.outputs()};
+  // Slots of no expert are rows that no group writes.
+  Tensor out = rows > order.rows() ? Tensor::zeros(shape, out_dtype, args.x.device())
+                                   : Tensor::empty(shape, out_dtype, args.x.device());
+  if (out.elements() == 0) return out;
+  std::vector<const std::byte*> panels;
+  kernel::GroupedProduct plain_args{};
+  plain_args.start_J = order.start_J().data<std::int64_t>();
+  plain_args.E = order.experts();
+  plain_args.K = args.weight.inputs();
+  plain_args.M = args.weight.outputs();
+  plain_args.dtype = args.x.dtype();
+  plain_args.x = args.x.data<void>();
+  plain_args.x_row = row_map(order, args.in, args.fan);
+  plain_args.weight = plain(args.weight, panels);
+  const Tensor bias = args.bias == nullptr ? Tensor() : computed(*args.bias);
+  plain_args.bias = args.bias == nullptr ? nullptr : bias.data<void>();
+  plain_args.out_dtype = out_dtype;
+  plain_args.out = out.mutable_data<void>();
+  plain_args.out_row = row_map(order, args.out);
+  kernel::grouped_product_cpu(plain_args);
+  return out;
+}
+
+}  // namespace quire::moe
