@@ -10,6 +10,7 @@ namespace {
 using test::expect_tape_gradients;
 using test::index_of;
 using test::random_tensor;
+using test::values;
 
 TEST(GradMatmul, ATT_09_EveryCase) {
   const std::pair<Shape, Shape> shapes[] = {
@@ -27,6 +28,35 @@ TEST(GradMatmul, Linear) {
   expect_tape_gradients([](const auto& in) { return linear(in[0], in[1]); }, {x, weight});
   expect_tape_gradients([](const auto& in) { return linear(in[0], in[1], in[2]); },
                         {x, weight, random_tensor({5}, 5)});
+}
+
+// A constant weight is what a gradient of x needs; x itself may be overwritten then.
+TEST(GradMatmul, OnlyTheSideThatNeedsAGradient) {
+  const Tensor x = random_tensor({3, 4}, 7), weight = random_tensor({5, 4}, 8),
+               bias = random_tensor({5}, 9), dout = random_tensor({3, 5}, 10);
+  const auto run = [&](Needs for_x, Needs for_weight, Needs for_bias) {
+    Tensor mine = x.to(DType::kF64), other = weight.to(DType::kF64);
+    const std::vector<Var> in = {Var(mine, for_x), Var(other, for_weight), Var(bias, for_bias)};
+    const Var out = linear(in[0], in[1], in[2]);
+    if (for_weight == Needs::kNothing) mine.mutable_data<double>()[0] = 1e9;
+    if (for_x == Needs::kNothing) other.mutable_data<double>()[0] = 1e9;
+    backward(out, dout);
+    return in;
+  };
+  const auto all = run(Needs::kGradient, Needs::kGradient, Needs::kGradient);
+  const auto of_x = run(Needs::kGradient, Needs::kNothing, Needs::kNothing);
+  const auto of_weight = run(Needs::kNothing, Needs::kGradient, Needs::kNothing);
+  const auto of_bias = run(Needs::kNothing, Needs::kNothing, Needs::kGradient);
+  EXPECT_EQ(values(of_x[0].gradient()), values(all[0].gradient()));
+  EXPECT_EQ(values(of_weight[1].gradient()), values(all[1].gradient()));
+  EXPECT_EQ(values(of_bias[2].gradient()), values(all[2].gradient()));
+  for (const bool left : {true, false}) {
+    Tensor fixed = (left ? weight.transpose(0, 1) : x).to(DType::kF64);
+    const Var leaf(left ? x : weight.transpose(0, 1), Needs::kGradient);
+    backward(left ? matmul(leaf, Var(fixed)) : matmul(Var(fixed), leaf), dout);
+    EXPECT_EQ(values(leaf.gradient()),
+              values(left ? all[0].gradient() : all[1].gradient().transpose(0, 1)));
+  }
 }
 
 TEST(GradMatmul, Embedding) {

@@ -116,25 +116,33 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
   return stored(out, a.dtype()).view(out_shape(a, b));
 }
 
-MatmulGradients matmul_backward(const Tensor& dout, const Tensor& a, const Tensor& b) {
+MatmulGradients matmul_backward(const Tensor& dout, const Tensor& a, const Tensor& b, Want want_da,
+                                Want want_db) {
   check_arguments(a, b);
   check_same_dtype("matmul_backward", "dout", dout, "a", a);
   const Shape expected = out_shape(a, b);
   QUIRE_CHECK(dout.shape() == expected, "matmul_backward: dout has shape ", to_string(dout.shape()),
               ", but a·b has shape ", to_string(expected));
-  Tensor left = as_matrix(computed(a), true), right = as_matrix(computed(b), false);
+  const Tensor left = as_matrix(a, true), right = as_matrix(b, false);
   const Shape full = broadcast_shape("matmul", batch_of(left), batch_of(right));
   Shape shape = full;
   shape.insert(shape.end(), {left.size(-2), right.size(-1)});
   Tensor upper = computed(dout).contiguous_copy().view(std::move(shape));
-  if (left.rank() > 2 && right.rank() == 2) {
-    left = folded(left);
-    upper = folded(upper);
-  }
+  const bool folds = left.rank() > 2 && right.rank() == 2;
+  if (folds) upper = folded(upper);
   const Shape places = batch_of(upper);
-  const Tensor da = product(upper, right.transpose(-2, -1), places, batch_of(left));
-  const Tensor db = product(left.transpose(-2, -1), upper, places, batch_of(right));
-  return {stored(da, a.dtype()).view(a.shape()), stored(db, b.dtype()).view(b.shape())};
+  MatmulGradients out;
+  if (want_da == Want::kYes) {
+    const Tensor da =
+        product(upper, computed(right).transpose(-2, -1), places, folds ? Shape() : batch_of(left));
+    out.da = stored(da, a.dtype()).view(a.shape());
+  }
+  if (want_db == Want::kYes) {
+    const Tensor rows = folds ? folded(computed(left)) : computed(left);
+    const Tensor db = product(rows.transpose(-2, -1), upper, places, batch_of(right));
+    out.db = stored(db, b.dtype()).view(b.shape());
+  }
+  return out;
 }
 
 }  // namespace quire

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+
 #include "quire/tensor/tensor.h"
 
 namespace quire {
@@ -20,11 +22,16 @@ namespace quire {
 /// Source  torch.matmul (2.x).
 Tensor matmul(const Tensor& a, const Tensor& b);
 
+/// Whether a backward computes a gradient: what nobody wants costs nothing.
+enum class Want : std::uint8_t { kYes, kNo };
+
 /// da = dout·bᵀ and db = aᵀ·dout, in the shapes of a and b: summed over what was broadcast, in the
-/// order of the leading dimensions, as part of the same chains. Throws as `matmul`.
+/// order of the leading dimensions, as part of the same chains. One that is not wanted is Tensor(),
+/// and the other factor's values are not read then. Throws as `matmul`.
 struct MatmulGradients {
   Tensor da, db;
 };
-MatmulGradients matmul_backward(const Tensor& dout, const Tensor& a, const Tensor& b);
+MatmulGradients matmul_backward(const Tensor& dout, const Tensor& a, const Tensor& b,
+                                Want want_da = Want::kYes, Want want_db = Want::kYes);
 
 }  // namespace quire

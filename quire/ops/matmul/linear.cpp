@@ -5,7 +5,6 @@
 #include "quire/ops/math/arithmetic.h"
 #include "quire/ops/math/broadcast.h"
 #include "quire/ops/math/reduce.h"
-#include "quire/ops/matmul/dense.h"
 
 namespace quire {
 namespace {
@@ -42,10 +41,16 @@ Tensor linear(const Tensor& x, const Tensor& weight_MD, const Tensor& bias_M) {
   return add(matmul(x, weight_MD.transpose(0, 1)), bias_M);
 }
 
-LinearGradients linear_backward(const Tensor& dout, const Tensor& x, const Tensor& weight_MD) {
+LinearGradients linear_backward(const Tensor& dout, const Tensor& x, const Tensor& weight_MD,
+                                const LinearWants& wants) {
   check_arguments(x, weight_MD);
-  const MatmulGradients both = matmul_backward(dout, x, weight_MD.transpose(0, 1));
-  return {both.da, both.db.transpose(0, 1).contiguous_copy(), sum_to(dout, {weight_MD.size(0)})};
+  const MatmulGradients both =
+      matmul_backward(dout, x, weight_MD.transpose(0, 1), wants.dx, wants.dweight_MD);
+  LinearGradients out;
+  out.dx = both.da;
+  if (wants.dweight_MD == Want::kYes) out.dweight_MD = both.db.transpose(0, 1).contiguous_copy();
+  if (wants.dbias_M == Want::kYes) out.dbias_M = sum_to(dout, {weight_MD.size(0)});
+  return out;
 }
 
 LinearWeights linear_init(std::int64_t M, std::int64_t D, Rng& rng) {

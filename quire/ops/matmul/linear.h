@@ -1,5 +1,6 @@
 #pragma once
 
+#include "quire/ops/matmul/dense.h"
 #include "quire/tensor/rng.h"
 #include "quire/tensor/tensor.h"
 
@@ -18,11 +19,16 @@ namespace quire {
 Tensor linear(const Tensor& x, const Tensor& weight_MD);
 Tensor linear(const Tensor& x, const Tensor& weight_MD, const Tensor& bias_M);
 
-/// dx = dout · weight, dweight = doutᵀ · x, dbias = Σ dout over the rows. Throws as `linear`.
+/// dx = dout · weight, dweight = doutᵀ · x, dbias = Σ dout over the rows. One that is not wanted is
+/// Tensor(); x is read for dweight alone, weight for dx alone. Throws as `linear`.
 struct LinearGradients {
   Tensor dx, dweight_MD, dbias_M;
 };
-LinearGradients linear_backward(const Tensor& dout, const Tensor& x, const Tensor& weight_MD);
+struct LinearWants {
+  Want dx = Want::kYes, dweight_MD = Want::kYes, dbias_M = Want::kYes;
+};
+LinearGradients linear_backward(const Tensor& dout, const Tensor& x, const Tensor& weight_MD,
+                                const LinearWants& wants = {});
 
 /// The weights a layer starts training with: uniform in ±1/√D, drawn row by row, then the bias.
 /// D and M are at least 1. Source: torch.nn.Linear.

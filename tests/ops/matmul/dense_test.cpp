@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "quire/base/error.h"
 #include "quire/base/thread_pool.h"
 #include "tests/support/gradient_check.h"
@@ -150,7 +152,31 @@ TEST(Dense, ATT_09_Backward) {
         matmul_backward(dout.to(DType::kF32), a.to(DType::kF32), b.to(DType::kF32));
     expect_close(values(narrow.da), values(both.da), "f32 a", 1e-5);
     expect_close(values(narrow.db), values(both.db), "f32 b", 1e-5);
+    const MatmulGradients only_a = matmul_backward(dout, a, b, Want::kYes, Want::kNo),
+                          only_b = matmul_backward(dout, a, b, Want::kNo, Want::kYes);
+    EXPECT_EQ(values(only_a.da), values(both.da));
+    EXPECT_EQ(values(only_b.db), values(both.db));
+    EXPECT_EQ(only_a.db.elements() + only_b.da.elements(), 0);
   }
+}
+
+// The side that nobody wants is not computed: a product of its own would show in the memory.
+TEST(Dense, BackwardComputesOnlyWhatIsWanted) {
+  const Tensor a = random_tensor({1, 4000}, 15, DType::kF32),
+               b = random_tensor({4000, 50}, 16, DType::kF32), dout = matmul(a, b);
+  const auto peak = [&](Want want_da, Want want_db) {
+    reset_peak_allocated_bytes();
+    const std::int64_t before = allocated_bytes();
+    (void)matmul_backward(dout, a, b, want_da, want_db);
+    return peak_allocated_bytes() - before;
+  };
+  // da needs b the other way around, db is as large as b; neither without its want.
+  EXPECT_GE(peak(Want::kNo, Want::kYes), b.bytes());
+  EXPECT_GE(peak(Want::kYes, Want::kNo), a.bytes());
+  EXPECT_EQ(peak(Want::kNo, Want::kNo), 0);
+  const Tensor poison = tensor_of({std::nan("")}, {1, 1}, DType::kF32).expand({1, 4000});
+  for (const double x : values(matmul_backward(dout, poison, b, Want::kYes, Want::kNo).da))
+    EXPECT_FALSE(std::isnan(x));
 }
 
 TEST(Dense, Errors) {

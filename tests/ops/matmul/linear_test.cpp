@@ -51,6 +51,21 @@ TEST(Linear, Backward) {
   }
 }
 
+TEST(Linear, BackwardComputesOnlyWhatIsWanted) {
+  const Tensor x = random_tensor({3, 4}, 6), weight = random_tensor({5, 4}, 7),
+               dout = random_tensor({3, 5}, 8);
+  const LinearGradients all = linear_backward(dout, x, weight);
+  constexpr Want kYes = Want::kYes, kNo = Want::kNo;
+  for (const LinearWants& wants :
+       {LinearWants{kYes, kNo, kNo}, {kNo, kYes, kNo}, {kNo, kNo, kYes}, {kNo, kYes, kYes}}) {
+    const LinearGradients some = linear_backward(dout, x, weight, wants);
+    const std::vector<double> none;
+    EXPECT_EQ(values(some.dx), wants.dx == kYes ? values(all.dx) : none);
+    EXPECT_EQ(values(some.dweight_MD), wants.dweight_MD == kYes ? values(all.dweight_MD) : none);
+    EXPECT_EQ(values(some.dbias_M), wants.dbias_M == kYes ? values(all.dbias_M) : none);
+  }
+}
+
 TEST(Linear, Errors) {
   const Tensor x = Tensor::zeros({2, 3}, DType::kF32);
   EXPECT_THAT(
