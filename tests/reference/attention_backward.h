@@ -241,6 +241,23 @@ AttentionPoint<T> attention_gradients(const AttentionProblem& at, const Attentio
   return d;
 }
 
+/// The largest of the terms P · (|dout·v| + |D|) that gradients of scores are differences of.
+inline double largest_term(const AttentionProblem& at, const AttentionPoint<double>& point) {
+  double most = 0;
+  each_row(at, point, [&](const AttentionRow<double>& row) {
+    const std::size_t n = flat(row.n), U = flat(at.kv.U);
+    double delta = at.dlse_NH.empty() ? 0 : std::abs(at.dlse_NH[n]);
+    for (std::size_t u = 0; u < U; ++u) delta += std::abs(at.dout_NHU[n * U + u] * row.out[u]);
+    for (const auto& key : row.keys) {
+      double dweight = 0;
+      for (std::size_t u = 0; u < U; ++u)
+        dweight += std::abs(at.dout_NHU[n * U + u] * point.v_PZGU[key.v + u]);
+      most = std::max(most, key.weight * (dweight + delta));
+    }
+  });
+  return most;
+}
+
 /// d (Σ dout·out + Σ dlse·lse) / d x, x a vector of the point, through the function itself.
 inline std::vector<double> attention_complex_step(
     const AttentionProblem& at, AttentionPoint<std::complex<double>> point,

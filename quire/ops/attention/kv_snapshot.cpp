@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "quire/base/error.h"
+#include "quire/ops/attention/page_table.h"
+#include "quire/ops/attention/visible.h"
 
 namespace quire {
 
@@ -12,52 +14,46 @@ KvSnapshot::KvSnapshot(const KvView& kv, std::int64_t B) : kv_(kv) {
   const std::int64_t lengths = kv.length_stride_G == 0 ? B : B * kv.G;
   length_BG_.assign(kv.length_BG, kv.length_BG + lengths);
   if (kv.first_BG != nullptr) first_BG_.assign(kv.first_BG, kv.first_BG + lengths);
-  if (kv.table == nullptr) {
-    for (std::int64_t b = 0; b < B; ++b) add_row(nullptr, b, longest(b) > 0 ? 1 : 0);
-    return;
-  }
-  if (kv.table_start_J != nullptr) {
-    table_start_J_.assign(kv.table_start_J, kv.table_start_J + B + 1);
-    table_.assign(kv.table, kv.table + table_start_J_.back());
-    for (std::int64_t b = 0; b < B; ++b) {
-      const auto at = static_cast<std::size_t>(b);
-      add_row(kv.table + table_start_J_[at], b, table_start_J_[at + 1] - table_start_J_[at]);
-    }
-    return;
-  }
   const bool per_head = kv.table_head_stride != 0;
-  const std::int64_t rows = per_head ? B * kv.G : B;
-  const std::int64_t stride = per_head ? kv.table_head_stride : kv.W;
-  for (std::int64_t r = 0; r < rows; ++r) {
-    table_.insert(table_.end(), kv.table + r * stride, kv.table + r * stride + kv.W);
-    add_row(kv.table + r * stride, per_head ? r / kv.G : r, kv.W);
+  for (std::int64_t b = 0; b < B && kv.version_P != nullptr; ++b) {
+    std::int64_t most = 0;
+    for (std::int64_t g = 0; g < kv.G; ++g) {
+      most = std::max(most, kernel::view_length(kv, b, g));
+      if (per_head) add_pages(b, g, kernel::view_length(kv, b, g));
+    }
+    if (!per_head) add_pages(b, 0, most);
   }
-  if (per_head) kv_.table_head_stride = kv.W;
+  copy_table(B);
 }
 
-std::int64_t KvSnapshot::longest(std::int64_t b) const {
-  if (kv_.length_stride_G == 0) return length_BG_[static_cast<std::size_t>(b)];
-  std::int64_t most = 0;
-  for (std::int64_t g = 0; g < kv_.G; ++g)
-    most = std::max(most, length_BG_[static_cast<std::size_t>(b * kv_.G + g)]);
-  return most;
-}
-
-void KvSnapshot::add_row(const std::int32_t* row, std::int64_t b, std::int64_t width) {
-  if (kv_.version_P == nullptr) return;
-  const std::int64_t length = longest(b);
-  for (std::int64_t w = 0; w < width && w * kv_.Z < length; ++w) {
-    const std::int64_t page = row == nullptr ? b : row[w];
+void KvSnapshot::add_pages(std::int64_t b, std::int64_t g, std::int64_t length) {
+  for (std::int64_t w = 0; w * kv_.Z < length; ++w) {
+    const std::int64_t page = kernel::page_at(kv_, b, g, w);
     QUIRE_CHECK(page >= 0 && page < kv_.P, "kv.table: page ", w, " of sequence ", b, " is ", page,
                 ", but there are P = ", kv_.P);
     pages_.push_back({page, kv_.version_P[page]});
   }
 }
 
+void KvSnapshot::copy_table(std::int64_t B) {
+  if (kv_.table == nullptr) return;
+  if (kv_.table_start_J != nullptr) {
+    table_start_J_.assign(kv_.table_start_J, kv_.table_start_J + B + 1);
+    table_.assign(kv_.table, kv_.table + table_start_J_.back());
+    return;
+  }
+  const bool per_head = kv_.table_head_stride != 0;
+  const std::int64_t rows = per_head ? B * kv_.G : B;
+  const std::int64_t stride = per_head ? kv_.table_head_stride : kv_.W;
+  for (std::int64_t r = 0; r < rows; ++r)
+    table_.insert(table_.end(), kv_.table + r * stride, kv_.table + r * stride + kv_.W);
+  if (per_head) kv_.table_head_stride = kv_.W;
+}
+
 KvView KvSnapshot::view() const {
   for (const Page& at : pages_) {
     QUIRE_CHECK(kv_.version_P[at.page] == at.version, "page ", at.page,
-                " was overwritten after the forward that reads it: its version was ", at.version,
+                " was overwritten after the forward that read it: its version was ", at.version,
                 " and is ", kv_.version_P[at.page]);
   }
   KvView out = kv_;

@@ -11,8 +11,8 @@ namespace quire {
 /// pages. Keys, values, biases and scales stay where they are.
 class KvSnapshot {
  public:
-  /// B sequences. Throws ArgumentError when the view has no lengths, and for a page outside the
-  /// pool.
+  /// The view of B sequences, as attention() accepts it. Throws ArgumentError when it has no
+  /// lengths, and for a page outside the pool.
   KvSnapshot(const KvView& kv, std::int64_t B);
 
   /// The view as it was, over this object's copies. Throws ArgumentError when a page that it names
@@ -21,8 +21,8 @@ class KvSnapshot {
   KvView view() const;
 
  private:
-  std::int64_t longest(std::int64_t b) const;
-  void add_row(const std::int32_t* row, std::int64_t b, std::int64_t width);
+  void add_pages(std::int64_t b, std::int64_t g, std::int64_t length);
+  void copy_table(std::int64_t B);
 
   KvView kv_;
   std::vector<std::int32_t> table_, table_start_J_;

@@ -41,27 +41,28 @@ float largest_magnitude(const float* x, std::int64_t K) {
 template <class Store>
 void write(const KvWrite& a, std::int64_t first, std::int64_t last) {
   constexpr std::int64_t kBytes = Store::kBytes;
+  const KvSide& s = a.side;
   for (std::int64_t n = 0; n < a.N; ++n) {
     if (a.slot_N[n] < 0) continue;  // before the division: a pool without slots has Z = 0
-    const std::int64_t slot = a.slot_N[n] % a.Z, page = a.slot_N[n] / a.Z;
+    const std::int64_t slot = a.slot_N[n] % s.Z, page = a.slot_N[n] / s.Z;
     for (std::int64_t g = first; g < last; ++g) {
-      const float* x = a.x_NGK + (n * a.G + g) * a.K;
+      const float* x = a.x_NGK + (n * s.G + g) * s.K;
       F32 factor = set1(1.0f);
-      if (a.scale_PZG != nullptr) {
-        const float largest = largest_magnitude(x, a.K);
-        a.scale_PZG[a.slot_N[n] * a.G + g] = largest / 127.0f;
+      if (s.scale_PZG != nullptr) {
+        const float largest = largest_magnitude(x, s.K);
+        s.scale_PZG[a.slot_N[n] * s.G + g] = largest / 127.0f;
         factor = set1(largest > kSmallestRow ? 127.0f / largest : 0.0f);
       }
       auto* head =
-          static_cast<std::byte*>(a.pages) + (page * a.page_stride + g * a.head_stride) * kBytes;
+          static_cast<std::byte*>(s.pages) + (page * s.page_stride + g * s.head_stride) * kBytes;
       std::byte* row =
           head +
-          (a.blocks ? slot / 16 * 16 * a.slot_stride + slot % 16 : slot * a.slot_stride) * kBytes;
-      for (std::int64_t k = 0; k < a.K; k += 16) {
-        const int count = a.K - k < 16 ? static_cast<int>(a.K - k) : 16;
+          (s.blocks ? slot / 16 * 16 * s.slot_stride + slot % 16 : slot * s.slot_stride) * kBytes;
+      for (std::int64_t k = 0; k < s.K; k += 16) {
+        const int count = s.K - k < 16 ? static_cast<int>(s.K - k) : 16;
         alignas(64) std::byte stored[64];
         Store::put(stored, mul(load_first(x + k, count), factor));
-        if (!a.blocks) {
+        if (!s.blocks) {
           __builtin_memcpy(row + k * kBytes, stored, static_cast<std::size_t>(count * kBytes));
           continue;
         }
@@ -77,7 +78,7 @@ void write(const KvWrite& a, std::int64_t first, std::int64_t last) {
 }  // namespace
 
 void kv_write_heads(const KvWrite& args, std::int64_t first, std::int64_t last) {
-  switch (args.dtype) {
+  switch (args.side.dtype) {
     case DType::kF16:
       return write<StoreF16>(args, first, last);
     case DType::kBF16:
