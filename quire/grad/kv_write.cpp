@@ -71,7 +71,8 @@ Var written(const Var& pages, const Var& tokens, const Kept& kept) {
 
 void kv_write(const KvPool& pool, const Var& k_NGK, const Var& v_NGU, const Tensor& slot_N) {
   KvPool::State& state = pool.state();
-  const Tensor slots = slot_N.contiguous_copy();
+  const Tensor slots =
+      slot_N.dtype() == DType::kI32 ? slot_N.to(DType::kI64) : slot_N.contiguous_copy();
   quire::kv_write(state.writable(), k_NGK.value(), v_NGU.value(), slots);
   state.count_write(slots.data<std::int64_t>(), slots.size(0));
   const Kept kept = kept_of(slots);

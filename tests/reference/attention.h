@@ -36,6 +36,8 @@ inline double element(const void* pages, quire::DType dtype, std::int64_t i) {
       return double{quire::to_float(static_cast<const quire::Half*>(pages)[i])};
     case quire::DType::kBF16:
       return double{quire::to_float(static_cast<const quire::BFloat16*>(pages)[i])};
+    case quire::DType::kF64:
+      return static_cast<const double*>(pages)[i];
     case quire::DType::kI8:
       return static_cast<const std::int8_t*>(pages)[i];
     default:
@@ -82,7 +84,10 @@ void attention_row(Attention<T>& result, const float* q_K, std::int64_t b, std::
       const std::int64_t head = kv.bias_heads == 1 ? 0 : kv.bias_heads == kv.G ? g : h;
       bias += static_cast<T>(kv.bias[key * kv.bias_heads + head]);
     }
-    if (spec.mask_TS != nullptr) bias += static_cast<T>(spec.mask_TS[t * spec.mask_stride + s]);
+    const std::int64_t mask =
+        b * spec.mask_stride_B + h * spec.mask_stride_H + t * spec.mask_stride + s;
+    if (spec.mask_TS != nullptr) bias += static_cast<T>(spec.mask_TS[mask]);
+    if (spec.allow_TS != nullptr && spec.allow_TS[mask] == 0) continue;
     if (bias == -infinity) continue;
     T score = 0;
     for (std::int64_t k = 0; k < kv.K; ++k) {

@@ -123,9 +123,8 @@ int main(int argc, char** argv) {
     if (line != last) attention_case = std::make_unique<Case>(line);
     last = line;
     const auto start = std::chrono::steady_clock::now();
-    const quire::AttentionResult result =
-        quire::attention(attention_case->q, attention_case->start_J, attention_case->kv,
-                         attention_case->spec);
+    const quire::AttentionResult result = quire::attention(
+        attention_case->q, attention_case->start_J, attention_case->kv, attention_case->spec);
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     std::printf("%.9f\n", seconds);

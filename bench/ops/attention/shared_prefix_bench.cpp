@@ -8,11 +8,11 @@
 //   repeated  each rollout with a copy of the prompt, queries included
 //
 // Prints for each case seconds (the median), bytes at the peak (inputs, results and gradients
-// included), the ratios, the ratio that counting products gives, the largest difference of the
-// gradients from those of `repeated` relative to their largest number, and whether `shared` gave
-// the same bits in every run.
+// included), the ratios, the ratio that counting products gives, the length of the difference of the
+// gradients from those of `repeated` relative to their own, and whether `shared` gave the same bits
+// in every run.
 //
-//   bench_shared_prefix [prompt suffix rollouts]     without arguments: twelve cases
+//   bench_shared_prefix [prompt suffix rollouts [slots of a page = 16]]      else: twelve cases
 
 #include <algorithm>
 #include <chrono>
@@ -32,7 +32,8 @@ namespace {
 
 using quire::DType;
 using quire::Tensor;
-constexpr std::int64_t H = 8, G = 2, K = 64, Z = 16;  // pages of Z slots
+constexpr std::int64_t H = 8, G = 2, K = 64;
+std::int64_t Z = 16;  // slots of a page
 
 struct Case {
   std::int64_t S, U, R;  // tokens of the prompt, of a rollout; rollouts
@@ -185,10 +186,16 @@ Gradients repeated(const Case& c, const Rows& rows) {
 }
 
 struct Measured {
-  double seconds = 0;
+  std::vector<double> times;
   std::int64_t bytes = 0;
   Gradients gradients;
   bool same_bits = true;
+
+  double seconds() const {
+    std::vector<double> sorted = times;
+    std::sort(sorted.begin(), sorted.end());
+    return sorted[sorted.size() / 2];
+  }
 };
 
 bool equal(const Tensor& a, const Tensor& b) {
@@ -196,40 +203,35 @@ bool equal(const Tensor& a, const Tensor& b) {
 }
 
 template <class Run>
-Measured measure(int rounds, const Run& run) {
-  Measured out;
-  std::vector<double> times;
-  for (int round = 0; round < rounds; ++round) {
-    quire::release_cached_bytes();
-    quire::reset_peak_allocated_bytes();
-    Gradients found;
-    const std::int64_t vectors = quire::test::peak_bytes([&] {
-      const auto start = std::chrono::steady_clock::now();
-      found = run();
-      times.push_back(
-          std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-    });
-    // Tensors and everything else; the two need not peak together, so this is at most too much.
-    out.bytes = quire::peak_allocated_bytes() + vectors;
-    if (round > 0) {
-      out.same_bits = out.same_bits && equal(found.dq, out.gradients.dq) &&
-                      equal(found.dk, out.gradients.dk) && equal(found.dv, out.gradients.dv);
-    }
-    out.gradients = found;
+void measure(Measured& to, const Rows& rows, const Run& run) {
+  quire::release_cached_bytes();
+  const std::int64_t before = quire::allocated_bytes();
+  quire::reset_peak_allocated_bytes();
+  Gradients found;
+  const std::int64_t vectors = quire::test::peak_bytes([&] {
+    const auto start = std::chrono::steady_clock::now();
+    found = run();
+    to.times.push_back(
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  });
+  // Tensors and everything else; the two need not peak together, so this is at most too much.
+  const std::int64_t inputs = rows.q.bytes() + rows.k.bytes() + rows.v.bytes() + rows.dout.bytes();
+  to.bytes = std::max(to.bytes, inputs + quire::peak_allocated_bytes() - before + vectors);
+  if (to.times.size() > 1) {
+    to.same_bits = to.same_bits && equal(found.dq, to.gradients.dq) &&
+                   equal(found.dk, to.gradients.dk) && equal(found.dv, to.gradients.dv);
   }
-  std::sort(times.begin(), times.end());
-  out.seconds = times[times.size() / 2];
-  return out;
+  to.gradients = found;
 }
 
 double difference(const Tensor& a, const Tensor& b) {
-  double largest = 0, apart = 0;
+  double length = 0, apart = 0;
   for (std::int64_t i = 0; i < a.elements(); ++i) {
     const double x = double{a.data<float>()[i]}, y = double{b.data<float>()[i]};
-    largest = std::max(largest, std::fabs(y));
-    apart = std::max(apart, std::fabs(x - y));
+    length += y * y;
+    apart += (x - y) * (x - y);
   }
-  return apart / largest;
+  return std::sqrt(apart / length);
 }
 
 double difference(const Gradients& a, const Gradients& b) {
@@ -243,16 +245,20 @@ void run(const Case& c) {
                r = static_cast<double>(c.R);
   // Pairs of a query and a key that it sees.
   const double counted = r * (s + u) * (s + u) / (s * s + r * (2 * s * u + u * u));
-  const Measured ours = measure(3, [&] { return shared(c, rows); });
-  const Measured two = measure(3, [&] { return two_calls(c, rows); });
-  const Measured whole = measure(1, [&] { return repeated(c, rows); });
+  Measured ours, two, whole;
+  measure(whole, rows, [&] { return repeated(c, rows); });
+  for (int round = 0; round < 5; ++round) {
+    measure(ours, rows, [&] { return shared(c, rows); });
+    measure(two, rows, [&] { return two_calls(c, rows); });
+  }
   const auto mib = [](std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); };
   std::printf(
       "%6ld %6ld %4ld  %7.3f %7.3f %8.3f  %6.2f %6.2f %5.0f%%  %6.0f %6.0f %6.0f  %.1e %.1e %s\n",
-      c.S, c.U, c.R, ours.seconds, two.seconds, whole.seconds, whole.seconds / ours.seconds,
-      counted, 100 * whole.seconds / ours.seconds / counted, mib(ours.bytes), mib(two.bytes),
-      mib(whole.bytes), difference(ours.gradients, whole.gradients),
-      difference(ours.gradients, two.gradients), ours.same_bits ? "yes" : "NO");
+      c.S, c.U, c.R, ours.seconds(), two.seconds(), whole.seconds(),
+      whole.seconds() / ours.seconds(), counted, 100 * whole.seconds() / ours.seconds() / counted,
+      mib(ours.bytes), mib(two.bytes), mib(whole.bytes),
+      difference(ours.gradients, whole.gradients), difference(ours.gradients, two.gradients),
+      ours.same_bits ? "yes" : "NO");
   std::fflush(stdout);
 }
 
@@ -262,7 +268,8 @@ int main(int argc, char** argv) {
   std::printf("%6s %6s %4s  %7s %7s %8s  %6s %6s %6s  %6s %6s %6s  %7s %7s %s\n", "prompt",
               "suffix", "roll", "shared", "two", "repeated", "faster", "count", "share", "MiB",
               "two", "rep.", "to rep.", "to two", "same bits");
-  if (argc == 4) {
+  if (argc >= 4) {
+    if (argc > 4) Z = std::max(1L, std::atol(argv[4]));
     const auto tokens = [&](int at) { return std::max(1L, std::atol(argv[at]) / Z) * Z; };
     run({tokens(1), tokens(2), std::max(1L, std::atol(argv[3]))});
     return 0;

@@ -10,6 +10,33 @@ namespace {
 
 Tensor in_f32(const Tensor& x) { return x.dtype() == DType::kF32 ? x : x.to(DType::kF32); }
 
+template <class T>
+AttentionResult merged(const AttentionResult& a, const AttentionResult& b, DType dtype) {
+  const auto plain = [&](const Tensor& x) {
+    return (x.dtype() == dtype ? x : x.to(dtype)).contiguous_copy();
+  };
+  const Tensor out_a = plain(a.out_NHU), out_b = plain(b.out_NHU), lse_a = plain(a.lse_NH),
+               lse_b = plain(b.lse_NH);
+  AttentionResult result{Tensor::empty(out_a.shape(), dtype), Tensor::empty(lse_a.shape(), dtype)};
+  kernel::merge_attention_cpu(kernel::MergeAttention<T>{
+      out_a.data<T>(), lse_a.data<T>(), out_b.data<T>(), lse_b.data<T>(),
+      result.out_NHU.template mutable_data<T>(), result.lse_NH.template mutable_data<T>(),
+      lse_a.elements(), out_a.size(2)});
+  return result;
+}
+
+AttentionResult attention_f64(const Tensor& q_NHK, const Tensor& start, const KvView& kv,
+                              const AttentionSpec& spec) {
+  const Tensor q = q_NHK.contiguous_copy();
+  const std::int64_t N = q.size(0), H = q.size(1);
+  AttentionResult result{Tensor::empty({N, H, kv.U}, DType::kF64),
+                         Tensor::empty({N, H}, DType::kF64)};
+  kernel::attention_f64_cpu({q.data<double>(), start.data<std::int32_t>(), kv, spec,
+                             result.out_NHU.mutable_data<double>(),
+                             result.lse_NH.mutable_data<double>(), start.size(0) - 1, N, H});
+  return result;
+}
+
 }  // namespace
 
 AttentionResult attention(const Tensor& q_NHK, const Tensor& start_J, const KvView& kv,
@@ -17,6 +44,7 @@ AttentionResult attention(const Tensor& q_NHK, const Tensor& start_J, const KvVi
   const Dims dims = QUIRE_DIMS(q_NHK, start_J);
   const Tensor start = start_J.contiguous_copy();
   const AttentionSpec plain = checked_attention(q_NHK, start, kv, spec);
+  if (kv.dtype == DType::kF64) return attention_f64(q_NHK, start, kv, plain);
 
   const Tensor q = in_f32(q_NHK).contiguous_copy();
   AttentionResult result{Tensor::empty({dims['N'], dims['H'], kv.U}, DType::kF32),
@@ -31,21 +59,16 @@ AttentionResult attention(const Tensor& q_NHK, const Tensor& start_J, const KvVi
 AttentionResult merge_attention(const AttentionResult& a, const AttentionResult& b) {
   const Tensor& out_NHU = a.out_NHU;
   const Tensor& lse_NH = a.lse_NH;
-  const Dims dims = QUIRE_DIMS(out_NHU, lse_NH);
+  (void)QUIRE_DIMS(out_NHU, lse_NH);
   QUIRE_CHECK(b.out_NHU.shape() == out_NHU.shape() && b.lse_NH.shape() == lse_NH.shape(),
               "merge_attention: a is ", to_string(out_NHU.shape()), ", but b is ",
               to_string(b.out_NHU.shape()));
   QUIRE_CHECK(out_NHU.dtype() == b.out_NHU.dtype(), "merge_attention: a is ",
               to_string(out_NHU.dtype()), ", but b is ", to_string(b.out_NHU.dtype()));
-  const Tensor out_a = in_f32(out_NHU).contiguous_copy(),
-               out_b = in_f32(b.out_NHU).contiguous_copy();
-  const Tensor lse_a = lse_NH.contiguous_copy(), lse_b = b.lse_NH.contiguous_copy();
-  AttentionResult result{Tensor::empty(out_NHU.shape(), DType::kF32),
-                         Tensor::empty(lse_NH.shape(), DType::kF32)};
-  kernel::merge_attention_cpu({out_a.data<float>(), lse_a.data<float>(), out_b.data<float>(),
-                               lse_b.data<float>(), result.out_NHU.mutable_data<float>(),
-                               result.lse_NH.mutable_data<float>(), dims['N'] * dims['H'],
-                               dims['U']});
+  QUIRE_CHECK(lse_NH.dtype() == b.lse_NH.dtype(), "merge_attention: lse of a is ",
+              to_string(lse_NH.dtype()), ", but of b ", to_string(b.lse_NH.dtype()));
+  if (lse_NH.dtype() == DType::kF64) return merged<double>(a, b, DType::kF64);
+  AttentionResult result = merged<float>(a, b, DType::kF32);
   if (out_NHU.dtype() != DType::kF32) result.out_NHU = result.out_NHU.to(out_NHU.dtype());
   return result;
 }

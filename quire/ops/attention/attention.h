@@ -11,17 +11,21 @@ namespace quire {
 /// The output, and the log-sum-exp of the scores, which is what a merge with other keys needs.
 struct AttentionResult {
   Tensor out_NHU;  // the dtype of q
-  Tensor lse_NH;   // f32, natural logarithm; −inf for a row that sees no key (its out is 0)
+  // f32 (f64 where q is), natural logarithm; −inf for a row that sees no key: its out is 0.
+  Tensor lse_NH;
 };
 
 /// Softmax attention of ragged queries over paged keys and values.
 ///
-/// q_NHK    f32, bf16 or f16        sequence b owns rows [start[b], start[b+1])
+/// q_NHK    f32, bf16, f16 or f64   sequence b owns rows [start[b], start[b+1]); f64 goes with
+///                                  pages of f64, and is simple and slow
 /// start_J  i32 [B+1], start[0] = 0, ascending; zero lengths are legal
 /// kv       the view; H must be a multiple of G, query head h reads kv head h / (H/G)
+/// spec     see there; masks are told apart per sequence and per head by their strides
 ///
 /// Throws  ArgumentError on shapes, dtypes, a page number outside the pool, lengths beyond the
 ///         table, or an alignment left unset.
+/// Unchecked  The extent of masks, slopes, sinks and biases.
 /// Order   a partial result per 256 key positions, in tiles of 64, merged in order: bits depend
 ///         neither on threads, nor on how many queries come at once, nor on where pages lie. A key
 ///         that is masked is skipped: NaN in it reaches nothing.

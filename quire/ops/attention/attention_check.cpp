@@ -17,8 +17,8 @@ void check_view(const KvView& kv, std::int64_t H) {
               kv.Z, ", G ", kv.G, ", K ", kv.K, ", U ", kv.U, "; all but P must be positive");
   QUIRE_CHECK(H % kv.G == 0, "q_NHK: H is ", H, ", which is not a multiple of kv.G = ", kv.G);
   QUIRE_CHECK(kv.dtype == DType::kF32 || kv.dtype == DType::kF16 || kv.dtype == DType::kBF16 ||
-                  kv.dtype == DType::kI8,
-              "kv.dtype is ", to_string(kv.dtype), "; attention reads f32, f16, bf16 and i8");
+                  kv.dtype == DType::kI8 || kv.dtype == DType::kF64,
+              "kv.dtype is ", to_string(kv.dtype), "; attention reads f32, f16, bf16, i8 and f64");
   QUIRE_CHECK((kv.dtype == DType::kI8) == (kv.k_scale_PZG != nullptr) &&
                   (kv.dtype == DType::kI8) == (kv.v_scale_PZG != nullptr),
               "kv.dtype is ", to_string(kv.dtype),
@@ -84,9 +84,12 @@ AttentionSpec checked_attention(const Tensor& q_NHK, const Tensor& start_J, cons
   const Dims dims = QUIRE_DIMS(q_NHK, start_J);
   check_view(kv, dims['H']);
   QUIRE_CHECK(dims['K'] == kv.K, "q_NHK: K is ", dims['K'], ", but kv has K = ", kv.K);
-  QUIRE_CHECK(
-      q_NHK.dtype() == DType::kF32 || q_NHK.dtype() == DType::kBF16 || q_NHK.dtype() == DType::kF16,
-      "q_NHK is ", to_string(q_NHK.dtype()), "; attention takes f32, bf16 and f16");
+  QUIRE_CHECK(q_NHK.dtype() == DType::kF32 || q_NHK.dtype() == DType::kBF16 ||
+                  q_NHK.dtype() == DType::kF16 || q_NHK.dtype() == DType::kF64,
+              "q_NHK is ", to_string(q_NHK.dtype()), "; attention takes f32, bf16, f16 and f64");
+  QUIRE_CHECK((q_NHK.dtype() == DType::kF64) == (kv.dtype == DType::kF64), "q_NHK is ",
+              to_string(q_NHK.dtype()), ", but kv.dtype is ", to_string(kv.dtype),
+              "; f64 goes with f64 only");
   QUIRE_CHECK(start_J.dtype() == DType::kI32 && dims['J'] >= 1, "start_J is ",
               to_string(start_J.dtype()), " ", to_string(start_J.shape()),
               "; it must be i32 [B + 1]");
@@ -94,8 +97,9 @@ AttentionSpec checked_attention(const Tensor& q_NHK, const Tensor& start_J, cons
               " and spec.scale ", spec.scale);
   QUIRE_CHECK(spec.window_left >= 0 && spec.window_right >= 0, "spec.window is (", spec.window_left,
               ", ", spec.window_right, ")");
-  QUIRE_CHECK(spec.mask_TS == nullptr || dims['J'] == 2,
-              "spec.mask_TS is for one sequence, but there are ", dims['J'] - 1);
+  QUIRE_CHECK(spec.mask_stride >= 0 && spec.mask_stride_B >= 0 && spec.mask_stride_H >= 0,
+              "spec.mask_stride is ", spec.mask_stride, ", of sequences ", spec.mask_stride_B,
+              " and of heads ", spec.mask_stride_H, "; none may be negative");
   check_sequences(start_J, kv, spec, dims['N']);
 
   AttentionSpec plain = spec;

@@ -81,7 +81,8 @@ class Run {
     const std::int64_t step =
         T * group_ <= kSplitRows ? T : std::max<std::int64_t>(1, tile_rows_ / group_);
     for (std::int64_t first = 0; first < T; first += step) {
-      Block block{{b, g, first, std::min(T, first + step), nullptr}, 0, 0, T * group_ <= kSplitRows};
+      Block block{
+          {b, g, first, std::min(T, first + step), nullptr}, 0, 0, T * group_ <= kSplitRows};
       const KeyRange low = visible(a_.spec, keys, query_position(a_.spec, keys, first, T));
       const KeyRange high =
           visible(a_.spec, keys, query_position(a_.spec, keys, block.rows.last - 1, T));
@@ -203,7 +204,8 @@ void attention_cpu(const AttentionForward& args) {
   run();
 }
 
-void merge_attention_cpu(const MergeAttention& args) {
+template <class T>
+static void merge_parts(const MergeAttention<T>& args) {
   thread_pool().run(args.rows, [&](std::int64_t r) {
     const double a = static_cast<double>(args.lse_a[r]), b = static_cast<double>(args.lse_b[r]);
     const double largest = std::max(a, b);
@@ -211,17 +213,20 @@ void merge_attention_cpu(const MergeAttention& args) {
     const double weight_a = empty ? 0 : std::exp(a - largest),
                  weight_b = empty ? 0 : std::exp(b - largest);
     const double sum = weight_a + weight_b;
-    args.lse[r] = empty ? -std::numeric_limits<float>::infinity()
-                        : static_cast<float>(largest + std::log(sum));
+    args.lse[r] =
+        empty ? -std::numeric_limits<T>::infinity() : static_cast<T>(largest + std::log(sum));
     for (std::int64_t u = 0; u < args.U; ++u) {
       // A part of weight 0 is passed over: it may hold anything.
       const std::int64_t i = r * args.U + u;
       double value = 0;
       if (weight_a != 0) value += weight_a * static_cast<double>(args.out_a[i]);
       if (weight_b != 0) value += weight_b * static_cast<double>(args.out_b[i]);
-      args.out[i] = empty ? 0.0f : static_cast<float>(value / sum);
+      args.out[i] = empty ? T{0} : static_cast<T>(value / sum);
     }
   });
 }
+
+void merge_attention_cpu(const MergeAttention<float>& args) { merge_parts(args); }
+void merge_attention_cpu(const MergeAttention<double>& args) { merge_parts(args); }
 
 }  // namespace quire::kernel

@@ -25,13 +25,29 @@ struct AttentionForward {
 };
 void attention_cpu(const AttentionForward& args);
 
-/// out and lse of `b` merged into those of `a`: rows × U.
+/// The same in f64, row by row; kv is f64 too.
+struct AttentionForward64 {
+  const double* q_NHK;  // contiguous
+  const std::int32_t* start_J;
+  KvView kv;
+  AttentionSpec spec;  // scale resolved, alignment chosen
+  double* out_NHU;
+  double* lse_NH;
+  std::int64_t B, N, H;
+};
+void attention_f64_cpu(const AttentionForward64& args);
+/// Adds to mass_PZG what each key received, given lse_NH; `args` needs neither out nor lse.
+void attention_mass_f64_cpu(const AttentionForward64& args, const double* lse_NH, double* mass_PZG);
+
+/// out and lse of `b` merged into those of `a`: rows × U. T is float or double.
+template <class T>
 struct MergeAttention {
-  const float *out_a, *lse_a, *out_b, *lse_b;
-  float *out, *lse;
+  const T *out_a, *lse_a, *out_b, *lse_b;
+  T *out, *lse;
   std::int64_t rows, U;
 };
-void merge_attention_cpu(const MergeAttention& args);
+void merge_attention_cpu(const MergeAttention<float>& args);
+void merge_attention_cpu(const MergeAttention<double>& args);
 
 /// Running softmax of R rows: maximum, sum, and the unnormalised output with rows of `width` floats
 /// (U rounded up to 16).

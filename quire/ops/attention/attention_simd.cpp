@@ -39,13 +39,12 @@ struct Job {
   const float* q(std::int64_t row) const { return rows.q + row * a.kv.K; }
   ScoreRow row_at(std::int64_t row) const {
     const std::int64_t query = query_of_block(row), t = rows.first + query;
-    return {rows.b, rows.g, rows.g * group + row - query * group,
-            t,      query_position(a.spec, keys, t, T),
-            keys};
+    return {
+        rows.b, rows.g, rows.g * group + row - query * group, t, query_position(a.spec, keys, t, T),
+        keys};
   }
   KeyRange seen(std::int64_t row) const {
-    return visible(a.spec, keys,
-                   query_position(a.spec, keys, rows.first + query_of_block(row), T));
+    return visible(a.spec, keys, query_position(a.spec, keys, rows.first + query_of_block(row), T));
   }
 };
 
@@ -218,8 +217,8 @@ void process_tile(const Job& job, const Tile& tile, std::int64_t from_row, Ahead
     // (Both may see nothing of the tile, one before it and one after it, and a row between them
     // does.)
     const bool same = first.begin == last.begin && first.end == last.end && first.begin < first.end;
-    const bool masked = job.a.spec.mask_TS != nullptr || job.a.spec.allow_TS != nullptr ||
-                        job.a.kv.bias != nullptr;
+    const bool masked =
+        job.a.spec.mask_TS != nullptr || job.a.spec.allow_TS != nullptr || job.a.kv.bias != nullptr;
     if (same && (tile.finite || !masked)) {
       weigh_strip<Load, R>(job, tile, row, first);
     } else if (tile.finite) {

@@ -6,6 +6,7 @@
 
 #include "quire/base/simd.h"
 #include "quire/ops/attention/attention_kernel.h"
+#include "quire/ops/attention/page_table.h"
 #include "quire/ops/attention/visible.h"
 #include "quire/ops/tile/panel_product.h"
 
@@ -50,14 +51,7 @@ struct Place {
 
 QUIRE_INLINE Place place_of(const KvView& kv, std::int64_t b, std::int64_t g, std::int64_t slot) {
   const std::int64_t w = slot / kv.Z;
-  std::int64_t page = b;
-  if (kv.table != nullptr && kv.table_start_J != nullptr) {
-    page = kv.table[kv.table_start_J[b] + w];
-  } else if (kv.table != nullptr) {
-    page = kv.table_head_stride == 0 ? kv.table[b * kv.W + w]
-                                     : kv.table[(b * kv.G + g) * kv.table_head_stride + w];
-  }
-  return {page, slot - w * kv.Z};
+  return {page_at(kv, b, g, w), slot - w * kv.Z};
 }
 
 template <class Load>
@@ -101,8 +95,8 @@ QUIRE_INLINE void find_rows(const KvView& kv, std::int64_t b, std::int64_t g,
     const std::int64_t left = kv.Z - at.slot;
     const int end = left < tile.end - lane ? lane + static_cast<int>(left) : tile.end;
     for (std::int64_t slot = at.slot; lane < end; ++lane, ++slot) {
-      const std::int64_t key = blocks ? slot / 16 * 16 * kv.k_strides.slot + slot % 16
-                                      : slot * kv.k_strides.slot;
+      const std::int64_t key =
+          blocks ? slot / 16 * 16 * kv.k_strides.slot + slot % 16 : slot * kv.k_strides.slot;
       rows.k[lane] = k + key * Load::kBytes;
       rows.v[lane] = v + slot * kv.v_strides.slot * Load::kBytes;
     }

@@ -25,7 +25,7 @@ struct KvView {
   const void* v_pages = nullptr;
   PageStrides k_strides, v_strides;
   KLayout k_layout = KLayout::kRows;
-  DType dtype = DType::kF32;           // f32, bf16, f16 or i8 (then with scales)
+  DType dtype = DType::kF32;           // f32, bf16, f16, f64 or i8 (then with scales)
   const float* k_scale_PZG = nullptr;  // i8: key = k · scale
   const float* v_scale_PZG = nullptr;
 

@@ -244,6 +244,120 @@ TEST(Attention, FLA_06_Masks) {
   expect_reference(Queries({9}, 2, 16), kv.view(), spec, "a mask and top-left causal");
 }
 
+/// Masks of B sequences and H heads, T × S each: numbers with holes, and truths.
+struct Masks {
+  Masks(std::int64_t B, std::int64_t H, std::int64_t rows, std::int64_t columns)
+      : T(rows), S(columns) {
+    for (std::int64_t i = 0; i < B * H * T * S; ++i) {
+      const float x = value_at(8, 0, 0, i, 0);
+      // Row 3 of each is masked whole, in the numbers or in the truths.
+      const bool whole = i / S % T == 3;
+      numbers.push_back(x > 1 || (whole && i / S / T % 2 == 0) ? -kInfinity : x);
+      truths.push_back(x < -1 || (whole && i / S / T % 2 == 1) ? 0 : 1);
+    }
+  }
+  AttentionSpec spec(int kinds, std::int64_t stride_B, std::int64_t stride_H) const {
+    AttentionSpec out;
+    out.window_right = kUnlimited;
+    if ((kinds & 1) != 0) out.mask_TS = numbers.data();
+    if ((kinds & 2) != 0) out.allow_TS = truths.data();
+    out.mask_stride = S;
+    out.mask_stride_B = stride_B;
+    out.mask_stride_H = stride_H;
+    return out;
+  }
+  std::int64_t T, S;
+  std::vector<float> numbers;
+  std::vector<std::uint8_t> truths;
+};
+
+TEST(Attention, FLA_06_MasksOfEachSequenceAndHead) {
+  constexpr std::int64_t H = 4, T = 70, S = 333;
+  const Masks masks(3, H, T, S);
+  for (const DType dtype : {DType::kF32, DType::kI8}) {
+    PagedForm form;
+    form.dtype = dtype;
+    form.G = 2;
+    form.bias_heads = dtype == DType::kF32 ? 0 : 4;
+    const PagedCase kv(form, {300, 17, S}, {0, 40, 1});
+    for (const int kinds : {1, 2, 3}) {
+      AttentionSpec spec = masks.spec(kinds, H * T * S, T * S);
+      expect_reference(Queries({T, 4, 5}, H, 16), kv.view(), spec,
+                       concat(to_string(dtype), ", kinds ", kinds));
+      // One mask for all heads, one for all sequences, one row for all queries; causal as well.
+      expect_reference(Queries({T, 4, 5}, H, 16), kv.view(), masks.spec(kinds, T * S, 0), "heads");
+      expect_reference(Queries({T, 4, 5}, H, 16), kv.view(), masks.spec(kinds, 0, T * S), "shared");
+      spec.mask_stride = 0;
+      spec.window_right = 0;
+      spec.alignment = Alignment::kBottomRight;
+      expect_reference(Queries({T, 4, 5}, H, 16), kv.view(), spec, "one row, causal");
+    }
+  }
+}
+
+TEST(Attention, FLA_06_ARowThatIsMaskedWholeIsZero) {
+  constexpr std::int64_t H = 2, T = 9, S = 80;
+  const Masks masks(1, H, T, S);
+  PagedForm form;
+  const PagedCase kv(form, {S});
+  const AttentionResult result = Queries({T}, H, 16).attend(kv.view(), masks.spec(3, 0, T * S));
+  for (std::int64_t h = 0; h < H; ++h) {
+    EXPECT_EQ(result.lse_NH.data<float>()[3 * H + h], -kInfinity);
+    for (std::int64_t u = 0; u < 16; ++u)
+      EXPECT_EQ(result.out_NHU.data<float>()[(3 * H + h) * 16 + u], 0.0f);
+  }
+}
+
+TEST(Attention, FLA_12_SlopesOverSeveralTiles) {
+  const float slopes[] = {0.5f, 0.25f, 0.03f, 0.001f};
+  for (const std::int64_t first : {0, 37}) {
+    PagedForm form;
+    form.G = 2;
+    const PagedCase kv(form, {400}, {first});
+    AttentionSpec spec = causal();
+    spec.slope_H = slopes;
+    expect_reference(Queries({150}, 4, 16), kv.view(), spec, "causal");
+    spec.window_right = kUnlimited;
+    expect_reference(Queries({150}, 4, 16), kv.view(), spec, "keys on both sides");
+  }
+}
+
+TEST(Attention, PAG_02_DoublePrecisionInEveryForm) {
+  for (const Table table : {Table::kSequences, Table::kHeads, Table::kCsr}) {
+    for (const KLayout layout : {KLayout::kRows, KLayout::kBlocks}) {
+      PagedForm form;
+      form.dtype = DType::kF64;
+      form.layout = layout;
+      form.table = table;
+      form.G = 2;
+      form.K = 20;
+      form.U = 7;
+      form.bias_heads = table == Table::kSequences ? 4 : 2;
+      const float slopes[] = {0.5f, 0.25f, 0.03f, 0.001f}, sinks[] = {0.5f, -2, 4, -kInfinity};
+      const PagedCase kv(form, {70, 0, 3}, {5, 0, 90});
+      AttentionSpec spec = causal();
+      spec.softcap = 3;
+      spec.slope_H = slopes;
+      spec.sink_H = sinks;
+      spec.window_left = 50;
+      const Queries queries({12, 2, 5}, 4, 20);
+      const AttentionResult result =
+          attention(queries.q_NHK.to(DType::kF64), queries.start_J, kv.view(), spec);
+      const auto truth = ref::attention<double>(queries.values, queries.start, 4, kv.view(), spec);
+      ASSERT_EQ(result.lse_NH.dtype(), DType::kF64);
+      for (std::size_t i = 0; i < truth.out_NHU.size(); ++i)
+        ASSERT_NEAR(result.out_NHU.data<double>()[i], truth.out_NHU[i], 1e-14);
+      for (std::size_t i = 0; i < truth.lse_NH.size(); ++i) {
+        if (std::isinf(truth.lse_NH[i])) {
+          ASSERT_EQ(result.lse_NH.data<double>()[i], truth.lse_NH[i]);
+        } else {
+          ASSERT_NEAR(result.lse_NH.data<double>()[i], truth.lse_NH[i], 1e-13);
+        }
+      }
+    }
+  }
+}
+
 TEST(Attention, PAG_12_NarrowQueriesRoundOnlyTheResult) {
   PagedForm form;
   form.dtype = DType::kBF16;
@@ -427,10 +541,17 @@ TEST_F(AttentionErrors, Softcap) {
   spec.softcap = std::nan("");
   expect_error("spec.softcap");
 }
-TEST_F(AttentionErrors, Mask) {
-  const float mask = 0;
-  spec.mask_TS = &mask;
-  expect_error("spec.mask_TS is for one sequence, but there are 2");
+TEST_F(AttentionErrors, MaskStride) {
+  spec.mask_stride_H = -1;
+  expect_error("spec.mask_stride is 0, of sequences 0 and of heads -1");
+}
+TEST_F(AttentionErrors, DoubleQueriesWithOtherPages) {
+  q = Tensor::zeros({3, 4, 16}, DType::kF64);
+  expect_error("q_NHK is f64, but kv.dtype is f32; f64 goes with f64 only");
+}
+TEST_F(AttentionErrors, DoublePagesWithOtherQueries) {
+  kv.dtype = DType::kF64;
+  expect_error("q_NHK is f32, but kv.dtype is f64");
 }
 
 }  // namespace

@@ -124,5 +124,76 @@ TEST(MergeAttention, Errors) {
   EXPECT_THROW((void)merge_attention(a, b), ArgumentError);
 }
 
+TEST(MergeAttention, FLA_09_SplitsOfOneQueryAgree) {
+  PagedForm form;
+  form.G = 2;
+  form.dtype = DType::kBF16;
+  constexpr std::int64_t S = 1000;
+  const Queries queries({1}, 4, 16);
+  const PagedCase all(form, {S});
+  const AttentionResult whole = queries.attend(all.view(), everything());
+  for (const std::int64_t splits : {1, 2, 3, 8}) {
+    AttentionResult merged;
+    for (std::int64_t i = 0; i < splits; ++i) {
+      const AttentionResult next = part(form, queries, S * i / splits, S * (i + 1) / splits);
+      merged = i == 0 ? next : merge_attention(merged, next);
+    }
+    for (std::int64_t i = 0; i < whole.out_NHU.elements(); ++i)
+      EXPECT_NEAR(merged.out_NHU.data<float>()[i], whole.out_NHU.data<float>()[i], 1e-6);
+  }
+}
+
+TEST(MergeAttention, PAG_21_ASharedPrefixOnceThenTheRest) {
+  // The prefix is attended by all queries at once, as one sequence that sees all of it; each
+  // sequence's own keys follow. Together that is plain attention over both.
+  PagedForm form;
+  form.G = 2;
+  constexpr std::int64_t prefix = 70;
+  const std::vector<std::int64_t> counts = {4, 1, 6};
+  const PagedCase head(form, {prefix});
+  std::vector<std::int64_t> own = {4, 1, 6}, firsts(3, prefix), whole(3);
+  for (std::size_t b = 0; b < 3; ++b) whole[b] = prefix + own[b];
+  const PagedCase tails(form, own, firsts), plain(form, whole);
+  // Tables of the plain case name the prefix's keys by sequence: only sequence 0 has the same.
+  AttentionSpec causal;
+  causal.alignment = Alignment::kBottomRight;
+  const Queries queries(counts, 4, 16);
+  const AttentionResult expected = queries.attend(plain.view(), causal),
+                        suffix = queries.attend(tails.view(), causal);
+  const std::int32_t one[] = {0, 4};
+  const AttentionResult first =
+      attention(queries.q_NHK.slice(0, 0, 4), Tensor::of(std::span<const std::int32_t>(one), {2}),
+                head.view(), everything());
+  const AttentionResult merged = merge_attention(first, rows(suffix, 0, 4));
+  for (std::int64_t i = 0; i < merged.out_NHU.elements(); ++i)
+    EXPECT_NEAR(merged.out_NHU.data<float>()[i], expected.out_NHU.data<float>()[i], 1e-6);
+}
+
+TEST(MergeAttention, FLA_08_DoublePrecisionAndBaseTwo) {
+  PagedForm form;
+  form.dtype = DType::kF64;
+  const PagedCase all(form, {90}), left(form, {30}), right(form, {60}, {30});
+  const Queries queries({3}, 2, 16);
+  const Tensor q = queries.q_NHK.to(DType::kF64);
+  const auto of = [&](const PagedCase& kv) {
+    return attention(q, queries.start_J, kv.view(), everything());
+  };
+  const AttentionResult whole = of(all), merged = merge_attention(of(left), of(right)),
+                        other = merge_attention(of(right), of(left));
+  ASSERT_EQ(merged.lse_NH.dtype(), DType::kF64);
+  for (std::int64_t i = 0; i < whole.out_NHU.elements(); ++i) {
+    EXPECT_NEAR(merged.out_NHU.data<double>()[i], whole.out_NHU.data<double>()[i], 1e-15);
+    EXPECT_NEAR(other.out_NHU.data<double>()[i], whole.out_NHU.data<double>()[i], 1e-15);
+  }
+  for (std::int64_t i = 0; i < whole.lse_NH.elements(); ++i) {
+    const double lse = whole.lse_NH.data<double>()[i];
+    EXPECT_NEAR(merged.lse_NH.data<double>()[i], lse, 1e-14);
+    // In base 2, as others keep it, the merge is the same after a division by ln 2.
+    const double a = of(left).lse_NH.data<double>()[i] / std::log(2.0),
+                 b = of(right).lse_NH.data<double>()[i] / std::log(2.0);
+    EXPECT_NEAR(std::log2(std::exp2(a) + std::exp2(b)) * std::log(2.0), lse, 1e-14);
+  }
+}
+
 }  // namespace
 }  // namespace quire::test

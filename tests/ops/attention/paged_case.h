@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "quire/base/dtype.h"
 #include "quire/base/half.h"
 #include "quire/ops/attention/attention.h"
 #include "quire/tensor/rng.h"
@@ -189,8 +190,8 @@ class PagedCase {
 
   void make_pages() {
     const auto slots = static_cast<std::size_t>(P_ * form_.Z * form_.G);
-    const std::size_t width = form_.dtype == DType::kF32 ? 4 : form_.dtype == DType::kI8 ? 1 : 2;
-    // 0xff bytes are NaN in f32, f16 and bf16.
+    const std::size_t width = size_of(form_.dtype);
+    // 0xff bytes are NaN in every floating type.
     k_.assign(slots * static_cast<std::size_t>(form_.K) * width, std::byte{0xff});
     v_.assign(slots * static_cast<std::size_t>(form_.U) * width, std::byte{0xff});
     k_scale_.assign(slots, kNan);
@@ -200,6 +201,8 @@ class PagedCase {
 
   void put(std::vector<std::byte>& pages, std::int64_t index, float x) {
     const auto i = static_cast<std::size_t>(index);
+    const double wide = double{x};
+    if (form_.dtype == DType::kF64) std::memcpy(&pages[8 * i], &wide, 8);
     if (form_.dtype == DType::kF32) std::memcpy(&pages[4 * i], &x, 4);
     const Half half = to_half(x);
     const BFloat16 narrow = to_bfloat16(x);
