@@ -14,8 +14,8 @@ struct Slopes {
 };
 
 /// √(8/π) and its products with 0.044715 and 3 · 0.044715.
-inline constexpr double kGeluSlope = 1.5957691216057308, kGeluCube = 0.07135481282760025,
-                        kGeluCubeSlope = 0.21406443848280075;
+inline constexpr double kGeluSlope = 1.5957691216057308;
+inline constexpr double kGeluCube = kGeluSlope * 0.044715, kGeluCubeSlope = 3 * kGeluCube;
 
 template <class Math, class V = typename Math::V>
 [[gnu::always_inline]] inline V activation_value(ActivationKind kind, V a, V b, double limit,
