@@ -11,12 +11,12 @@ namespace quire {
 ///
 /// x        a floating dtype, any strides, rank at least 1
 /// start_J  i64 or i32: 0, then the ends of B = J - 1 runs, none before the one ahead, the last
-///          equal to x.size(dim). For a `dim` behind others either the runs of all alike, or of each
-///          its own: x's shape before `dim`, then J
+///          equal to x.size(dim). Behind other dimensions, the runs of all alike, or of each its
+///          own: x's shape before `dim`, then J
 /// initial  takes part in every run first; a mean adds it without counting it
 /// dim      in [-rank, rank)
-/// returns  x's dtype, x's shape with B at `dim`; an empty run gives `initial`, else 0, 1, NaN, -inf,
-///          +inf for sum, prod, mean, amax, amin
+/// returns  x's dtype, x's shape with B at `dim`; an empty run gives `initial`, else 0, 1, NaN,
+///          -inf, +inf for sum, prod, mean, amax, amin
 ///
 /// Throws  ArgumentError on the above before anything is written.
 /// Order   slices are combined in order, whatever the number of threads; f16 and bf16 in f32.
