@@ -33,7 +33,8 @@ Var repeat_interleave(const Var& x, std::int64_t repeats, std::optional<int> dim
 Var repeat_interleave(const Var& x, const Tensor& repeats_N, std::optional<int> dim = std::nullopt);
 
 /// As in segment_reduce.h.
-Var segment_reduce(const Var& x, const Tensor& start_J, Reduce reduce);
+Var segment_reduce(const Var& x, const Tensor& start_J, Reduce reduce,
+                   std::optional<double> initial = std::nullopt, int dim = 0);
 
 /// The gradient goes back by the index.
 struct SortedVar {

@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <memory>
+#include <utility>
 
 #include "quire/tensor/tensor.h"
 
@@ -18,8 +19,10 @@ class Var {
  public:
   /// An empty constant; as the gradient of an input it means "none".
   Var() = default;
+  /// A constant.
+  explicit Var(Tensor value) noexcept : value_(std::move(value)) {}
   /// A leaf. Throws ArgumentError for one that needs a gradient and is not f64, f32, bf16 or f16.
-  explicit Var(Tensor value, Needs needs = Needs::kNothing);
+  explicit Var(Tensor value, Needs needs);
 
   const Tensor& value() const { return value_; }
   const Shape& shape() const { return value_.shape(); }

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 
 #include <cmath>
+#include <set>
 
 #include "quire/base/json.h"
 #include "quire/io/safetensors.h"
@@ -285,6 +286,37 @@ TEST(Bench, JsonHasTheDocumentedShape) {
   const Ended far = quire({"bench", "model", tiny_model(), "--prefill", "512"});
   EXPECT_EQ(far.code, 2);
   EXPECT_THAT(far.err, HasSubstr("this needs 512 tokens of context, the model has 256"));
+}
+
+TEST(BenchOps, JsonHasTheDocumentedShape) {
+  const Json out = json({"bench", "ops", "index", "--smoke", "--json", "--threads", "1"});
+  EXPECT_THAT(keys(out), testing::ElementsAre("rows", "ceilings", "threads", "isa"));
+  EXPECT_EQ(at(out, "threads").as_int(), 1);
+  EXPECT_GT(at(at(out, "ceilings"), "stream_gb_s").as_double(), 0);
+  EXPECT_GT(at(at(at(out, "ceilings"), "random_rows_gb_s"), "20").as_double(), 0);
+  std::set<std::string> ops, layouts;
+  for (const Json& row : at(out, "rows").as_array()) {
+    EXPECT_THAT(keys(row), testing::ElementsAre("op", "shape", "dtype", "places", "index", "layout",
+                                                "seconds", "gb_s", "share"));
+    ops.insert(at(row, "op").as_string());
+    layouts.insert(at(row, "layout").as_string());
+    EXPECT_EQ(at(row, "shape").as_array().size(), 2u);
+    EXPECT_GT(at(row, "seconds").as_double(), 0);
+    EXPECT_GT(at(row, "share").as_double(), 0);
+  }
+  EXPECT_THAT(ops, testing::ElementsAre("gather", "index_select", "scatter_reduce amax",
+                                        "scatter_reduce amin", "scatter_reduce mean",
+                                        "scatter_reduce prod", "scatter_reduce sum"));
+  EXPECT_THAT(layouts, testing::ElementsAre("copied", "expanded", "full", "rows"));
+}
+
+TEST(BenchOps, TableAndSizes) {
+  const Ended ended =
+      quire({"bench", "ops", "--smoke", "--rows", "3Ki", "--places", "9", "--floats", "5,7"});
+  EXPECT_EQ(ended.code, 0);
+  EXPECT_EQ(ended.err, "");
+  for (const char* said : {"3072x5", "3072x7", " 9 skewed", "GB/s", "share", "random_rows_gb_s"})
+    EXPECT_THAT(ended.out, HasSubstr(said));
 }
 
 }  // namespace

@@ -35,6 +35,7 @@ TEST(Usage, HelpFitsAScreenAndNamesEveryOption) {
     EXPECT_EQ(quire({"help", command}).out, ended.out);
   }
   EXPECT_THAT(quire({"run", "--help"}).out, HasSubstr("--max-tokens"));
+  EXPECT_THAT(quire({"bench", "ops", "--help"}).out, HasSubstr("usage: quire bench ops [FAMILY]"));
 }
 
 TEST(Usage, HelpAndVersionOfTheProgram) {
@@ -89,7 +90,10 @@ TEST(Usage, ContradictionsAndGaps) {
   expect_usage_error({"tokenize", "x.gguf", "hi", "--jsonl"}, "too much to read");
   expect_usage_error({"template", "--vars", "v"}, "MODEL or --template FILE is missing");
   expect_usage_error({"template", "x.gguf"}, "--vars FILE.json is missing");
-  expect_usage_error({"bench", "ops"}, "in this version: model");
+  expect_usage_error({"bench", "engine"}, "in this version: model, ops");
+  expect_usage_error({"bench", "--json", "ops"}, "ops must be the first word after bench");
+  expect_usage_error({"bench", "ops", "sorting"}, "FAMILY is 'sorting'; in this version: index");
+  expect_usage_error({"bench", "ops", "--float", "1"}, "did you mean --floats?");
 }
 
 TEST(Usage, JsonErrorsAreObjects) {

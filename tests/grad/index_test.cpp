@@ -80,6 +80,11 @@ TEST(GradIndex, SortAndSegments) {
           return segment_reduce(in[0], index_of({0, 2, 3, 6}, {4}), reduce);
         },
         {x});
+    expect_tape_gradients(
+        [&](const auto& in) {
+          return segment_reduce(in[0], index_of({0, 1, 3, 0, 3, 3}, {2, 3}), reduce, 0.5, 1);
+        },
+        {random_tensor({2, 3, 2}, 5)});
   }
 }
 

@@ -3,9 +3,9 @@
 
     python3 bench/ops/index/beside_torch.py --quire build/release/bin/quire
 
-Needs a Python with PyTorch (python3 -m venv V; V/bin/pip install torch). Each turn runs `quire bench ops index` and then
-the same cases in PyTorch; a line gives the median over all turns of both, in GB/s by the same count of bytes, and how
-many times as fast Quire is.
+Needs a Python with PyTorch (python3 -m venv V; V/bin/pip install torch). Each turn runs `quire bench ops index` and
+then the same cases in PyTorch; a line gives the median over all turns of both, in GB/s by the same count of bytes, and
+how many times as fast Quire is.
 """
 
 import argparse

@@ -6,8 +6,8 @@
 
 namespace quire::kernel {
 
-/// Rows of D floats to read: data + index[n] · D for n in [begin, end); index has `N` entries, those
-/// behind `end` are fetched ahead.
+/// Rows of D floats to read: data + index[n] · D for n in [begin, end). The index has N entries;
+/// those behind `end` are fetched ahead.
 struct ReadRows {
   const float* data;
   const std::int64_t* index;

@@ -1,10 +1,11 @@
 #include "quire/ops/index/segment_reduce.h"
 
+#include <algorithm>
 #include <limits>
+#include <string>
 
 #include "quire/base/error.h"
 #include "quire/ops/index/index_check.h"
-#include "quire/ops/index/repeat_interleave.h"
 #include "quire/ops/index/scatter_backward_kernel.h"
 #include "quire/ops/index/scatter_run.h"
 
@@ -29,44 +30,76 @@ double of_nothing(Reduce reduce) {
   return kInfinity;
 }
 
-// The run of each row, as an index with x's shape, and the tensor that runs reduce into.
+// "start[3]", or "start[2, 3]" where each of several rows has its own.
+std::string entry(std::string_view name, const Tensor& of, std::int64_t row, std::int64_t column) {
+  const std::string place = std::to_string(column);
+  return concat(name, "[", of.rank() == 1 ? place : concat(row, ", ", place), "]");
+}
+
+// The run of each slice, as an index with x's shape, and the tensor that runs reduce into.
 struct Runs {
+  int dim;
   Tensor index, self;
 };
 
-Runs check(const Tensor& x, const Tensor& start_J, Reduce reduce, std::optional<double> initial) {
+void check_starts(const Tensor& x, int dim, const Tensor& start_J) {
+  detail::check_index_dtype(start_J, "start");
+  QUIRE_CHECK(start_J.rank() == 1 || start_J.rank() == dim + 1, "start: rank is ", start_J.rank(),
+              ", expected 1", dim == 0 ? std::string() : concat(" or ", dim + 1));
+  for (int d = 0; d + 1 < start_J.rank(); ++d) {
+    QUIRE_CHECK(start_J.size(d) == x.size(d), "start: size is ", start_J.size(d), " at dim ", d,
+                ", but x has ", x.size(d), " there");
+  }
+  QUIRE_CHECK(start_J.size(-1) >= 1, "start: size is 0 at dim ", start_J.rank() - 1,
+              ", expected at least 1");
+}
+
+// For each row of starts, the run that each of N positions belongs to.
+Tensor runs_of(const Tensor& start_J, int dim, std::int64_t N) {
+  const Tensor starts = detail::widen_index(start_J).contiguous_copy();
+  const std::int64_t J = starts.size(-1), rows = starts.elements() / J;
+  Tensor out = Tensor::empty({rows, N}, DType::kI64);
+  std::int64_t* to = out.elements() == 0 ? nullptr : out.mutable_data<std::int64_t>();
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const std::int64_t* start = starts.data<std::int64_t>() + row * J;
+    const auto name = [&](std::int64_t b) { return entry("start", starts, row, b); };
+    QUIRE_CHECK(start[0] == 0, name(0), " is ", start[0], ", expected 0");
+    for (std::int64_t b = 0; b + 1 < J; ++b) {
+      QUIRE_CHECK(start[b + 1] >= start[b], name(b + 1), " is ", start[b + 1],
+                  ", less than the one before, ", start[b]);
+    }
+    QUIRE_CHECK(start[J - 1] == N, name(J - 1), " is ", start[J - 1], ", but x has size ", N,
+                " at dim ", dim);
+    for (std::int64_t b = 0; b + 1 < J; ++b)
+      std::fill(to + row * N + start[b], to + row * N + start[b + 1], b);
+  }
+  return out;
+}
+
+Runs check(const Tensor& x, const Tensor& start_J, Reduce reduce, std::optional<double> initial,
+           int dim) {
   QUIRE_CHECK(is_floating(x.dtype()), "x is ", to_string(x.dtype()),
               ", expected f64, f32, bf16 or f16");
   QUIRE_CHECK(x.rank() >= 1, "x: rank is 0, expected at least 1");
-  detail::check_index_dtype(start_J, "start");
-  QUIRE_CHECK(start_J.rank() == 1, "start: rank is ", start_J.rank(), ", expected 1");
-  const std::int64_t B = start_J.elements() - 1;
-  QUIRE_CHECK(B >= 0, "start: size is 0, expected at least 1");
-  const Tensor starts = detail::widen_index(start_J).contiguous_copy();
-  const std::int64_t* start = starts.data<std::int64_t>();
-  QUIRE_CHECK(start[0] == 0, "start[0] is ", start[0], ", expected 0");
-  Tensor lengths = Tensor::empty({B}, DType::kI64);
-  for (std::int64_t b = 0; b < B; ++b) {
-    QUIRE_CHECK(start[b + 1] >= start[b], "start[", b + 1, "] is ", start[b + 1],
-                ", less than the one before, ", start[b]);
-    lengths.mutable_data<std::int64_t>()[b] = start[b + 1] - start[b];
-  }
-  QUIRE_CHECK(start[B] == x.size(0), "start[", B, "] is ", start[B], ", but x has ", x.size(0),
-              " rows at dim 0");
-  Shape shape = x.shape();
-  shape[0] = B;
+  const int at = detail::wrap_dim(dim, x.rank());
+  check_starts(x, at, start_J);
+  // 1 where the runs are the same for all, and behind `dim`.
+  Shape seen(x.shape().size(), 1), shape = x.shape();
+  std::copy_n(x.shape().begin(), start_J.rank() == 1 ? 0 : at, seen.begin());
+  seen[static_cast<std::size_t>(at)] = x.size(at);
+  shape[static_cast<std::size_t>(at)] = start_J.size(-1) - 1;
   const double nothing = initial.value_or(of_nothing(reduce));
   const Tensor one = Tensor::of<double>(std::span(&nothing, 1), {1}).to(x.dtype());
-  const Tensor self = one.view(Shape(shape.size(), 1)).expand(shape);
-  return {detail::expand_index(repeat_interleave_index(lengths), 0, x.shape(), "x"), self};
+  return {at, runs_of(start_J, at, x.size(at)).view(seen).expand(x.shape()),
+          one.view(Shape(shape.size(), 1)).expand(shape)};
 }
 
 }  // namespace
 
 Tensor segment_reduce(const Tensor& x, const Tensor& start_J, Reduce reduce,
-                      std::optional<double> initial) {
-  const Runs runs = check(x, start_J, reduce, initial);
-  return detail::scatter_new(runs.self, {.dim = 0,
+                      std::optional<double> initial, int dim) {
+  const Runs runs = check(x, start_J, reduce, initial, dim);
+  return detail::scatter_new(runs.self, {.dim = runs.dim,
                                          .index = runs.index,
                                          .src = x,
                                          .combine = detail::to_combine(reduce),
@@ -77,8 +110,8 @@ Tensor segment_reduce(const Tensor& x, const Tensor& start_J, Reduce reduce,
 }
 
 Tensor segment_reduce_backward(const Tensor& dout, const Tensor& x, const Tensor& start_J,
-                               Reduce reduce, std::optional<double> initial) {
-  const Runs runs = check(x, start_J, reduce, initial);
+                               Reduce reduce, std::optional<double> initial, int dim) {
+  const Runs runs = check(x, start_J, reduce, initial, dim);
   detail::check_same_dtype(dout, "dout", x);
   detail::check_same_shape(dout, "dout", runs.self.shape());
   Tensor dx = Tensor::zeros(x.shape(), x.dtype(), x.device());
@@ -86,7 +119,7 @@ Tensor segment_reduce_backward(const Tensor& dout, const Tensor& x, const Tensor
   Tensor dself = dout.to(dout.dtype());  // room for a gradient that nobody asks for
   const Tensor same_dout = dout.contiguous_copy(), same_x = x.contiguous_copy(),
                same_self = runs.self.contiguous_copy();
-  const kernel::Walk walk = detail::make_walk(runs.index, 0, dself, dx);
+  const kernel::Walk walk = detail::make_walk(runs.index, runs.dim, dself, dx);
   kernel::scatter_backward_cpu({.walk = &walk,
                                 .dself = dself.mutable_data<void>(),
                                 .dsrc = dx.mutable_data<void>(),
@@ -102,16 +135,23 @@ Tensor segment_reduce_backward(const Tensor& dout, const Tensor& x, const Tensor
 
 Tensor starts_of_lengths(const Tensor& lengths_B) {
   detail::check_index_dtype(lengths_B, "lengths");
-  QUIRE_CHECK(lengths_B.rank() == 1, "lengths: rank is ", lengths_B.rank(), ", expected 1");
+  QUIRE_CHECK(lengths_B.rank() >= 1, "lengths: rank is 0, expected at least 1");
   const Tensor lengths = detail::widen_index(lengths_B).contiguous_copy();
-  const std::int64_t B = lengths.elements();
-  Tensor out = Tensor::zeros({B + 1}, DType::kI64);
-  std::int64_t* start = out.mutable_data<std::int64_t>();
-  for (std::int64_t b = 0; b < B; ++b) {
-    const std::int64_t length = lengths.data<std::int64_t>()[b];
-    QUIRE_CHECK(length >= 0, "lengths[", b, "] is ", length, ", expected at least 0");
-    QUIRE_CHECK(!__builtin_add_overflow(start[b], length, &start[b + 1]),
-                "lengths add up to more than 2^63 - 1 at ", b);
+  const std::int64_t B = lengths.size(-1);
+  Shape shape = lengths.shape();
+  shape.back() = B + 1;
+  Tensor out = Tensor::zeros(shape, DType::kI64);
+  std::int64_t* start = out.elements() == 0 ? nullptr : out.mutable_data<std::int64_t>();
+  const std::int64_t* length = lengths.data<std::int64_t>();
+  for (std::int64_t row = 0; row < out.elements() / (B + 1); ++row) {
+    for (std::int64_t b = 0; b < B; ++b) {
+      QUIRE_CHECK(length[b] >= 0, entry("lengths", lengths, row, b), " is ", length[b],
+                  ", expected at least 0");
+      QUIRE_CHECK(!__builtin_add_overflow(start[b], length[b], &start[b + 1]),
+                  "lengths add up to more than 2^63 - 1 at ", entry("lengths", lengths, row, b));
+    }
+    start += B + 1;
+    length += B;
   }
   return out;
 }

@@ -10,6 +10,7 @@
 
 #include "quire/base/error.h"
 #include "quire/base/thread_pool.h"
+#include "quire/ops/index/reduce.h"
 #include "quire/tensor/rng.h"
 #include "quire/tensor/tensor.h"
 #include "tests/reference/index_scatter.h"
@@ -107,6 +108,17 @@ inline Tensor awkward(const Tensor& x) {
     from += size;
   });
   return out;
+}
+
+inline constexpr Reduce kReduces[] = {Reduce::kSum, Reduce::kProd, Reduce::kMean, Reduce::kAmax,
+                                      Reduce::kAmin};
+inline constexpr IncludeSelf kIncludes[] = {IncludeSelf::kYes, IncludeSelf::kNo};
+
+/// The reduction as the reference names it.
+inline ref::Op op(Reduce reduce) {
+  constexpr ref::Op kOps[] = {ref::Op::kSum, ref::Op::kProd, ref::Op::kMean, ref::Op::kAmax,
+                              ref::Op::kAmin};
+  return kOps[static_cast<std::size_t>(reduce)];
 }
 
 inline constexpr DType kAllTypes[] = {DType::kF64, DType::kF32, DType::kBF16, DType::kF16,

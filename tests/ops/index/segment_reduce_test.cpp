@@ -46,6 +46,48 @@ TEST(SegmentReduce, Initial) {
               ElementsAre(.5, .5, 1));
 }
 
+TEST(SegmentReduce, AlongAnyDimension) {
+  const Tensor x = floats({1, 2, 3, 4, 5, 6, 7, 8}, {2, 4});
+  // The same runs for both rows, then each row's own.
+  for (const int dim : {1, -1}) {
+    EXPECT_THAT(numbers(segment_reduce(x, ints({0, 1, 4}, {3}), Reduce::kSum, std::nullopt, dim)),
+                ElementsAre(1, 9, 5, 21));
+    EXPECT_THAT(numbers(segment_reduce(x, ints({0, 1, 4, 0, 4, 4}, {2, 3}), Reduce::kSum,
+                                       std::nullopt, dim)),
+                ElementsAre(1, 9, 26, 0));
+  }
+  const Tensor deep = test::random({3, 7, 2, 5}, 4), start = ints({0, 2, 2, 7}, {4});
+  const Tensor along = segment_reduce(deep.transpose(0, 1), start, Reduce::kAmax);
+  EXPECT_EQ(test::bytes(segment_reduce(deep, start, Reduce::kAmax, std::nullopt, 1)),
+            test::bytes(along.transpose(0, 1)));
+  const Tensor dy = test::random({3, 3, 2, 5}, 5);
+  EXPECT_EQ(test::bytes(segment_reduce_backward(dy, deep, start, Reduce::kSum, std::nullopt, 1)),
+            test::bytes(segment_reduce_backward(dy.transpose(0, 1), deep.transpose(0, 1), start,
+                                                Reduce::kSum)
+                            .transpose(0, 1)));
+  EXPECT_THAT(segment_reduce(Tensor::zeros({0, 4}, DType::kF32), ints({0, 4}, {2}), Reduce::kSum,
+                             std::nullopt, 1)
+                  .shape(),
+              ElementsAre(0, 1));
+  EXPECT_THAT(numbers(starts_of_lengths(ints({1, 3, 4, 0}, {2, 2}))),
+              ElementsAre(0, 1, 4, 0, 4, 4));
+}
+
+TEST(SegmentReduce, ErrorsAlongOtherDimensions) {
+  const Tensor x = floats({1, 2, 3, 4, 5, 6}, {2, 3});
+  const auto reduce = [&](const Tensor& start, int dim) {
+    return [&x, start, dim] { segment_reduce(x, start, Reduce::kSum, std::nullopt, dim); };
+  };
+  expect_refused(reduce(ints({0, 3, 0, 2}, {2, 2}), 1),
+                 "start[1, 1] is 2, but x has size 3 at dim 1");
+  expect_refused(reduce(ints({0, 3, 0, 3, 0, 3}, {3, 2}), 1),
+                 "start: size is 3 at dim 0, but x has 2 there");
+  expect_refused(reduce(ints({0, 2, 0, 2}, {2, 2}), 0), "start: rank is 2, expected 1");
+  expect_refused(reduce(ints({0, 3}, {1, 1, 2}), 1), "start: rank is 3, expected 1 or 2");
+  expect_refused(reduce(ints({0, 3}, {2}), 2), "dim is 2, allowed are -2 to 1");
+  expect_refused([] { starts_of_lengths(ints({2, 1, 3, -1}, {2, 2})); }, "lengths[1, 1] is -1");
+}
+
 TEST(SegmentReduce, EqualsThePlainLoop) {
   const std::vector<std::int64_t> ends{0, 3, 3, 700, 701, 2000};
   for (const std::int64_t D : {1, 16, 33}) {
@@ -73,7 +115,7 @@ TEST(SegmentReduce, Errors) {
       [&] {
         segment_reduce(x, ints({0, 2}, {2}), Reduce::kSum);
       },
-      "start[1] is 2, but x has 3 rows");
+      "start[1] is 2, but x has size 3 at dim 0");
   expect_refused(
       [&] {
         segment_reduce(x, ints({1, 3}, {2}), Reduce::kSum);
