@@ -41,6 +41,7 @@ struct AttentionBiases {
   Var sink_H = {};   // f32
 };
 
+/// The results of attention.
 struct AttentionVars {
   Var out_NHU;
   Var lse_NH;

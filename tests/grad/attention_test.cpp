@@ -155,14 +155,17 @@ TEST(GradAttention, FLA_12_GradientsOfBiasSlopesAndSinks) {
 
 TEST(GradAttention, FLA_06_GradientsUnderAMask) {
   const Batch one = {{0, 3}, {1, 0}, {4}};
-  const float out = -std::numeric_limits<float>::infinity();
-  const float mask[] = {0, 0.5f, out, 1, out, out, out, out, -1, out, 0, 0};
+  const float hidden = -std::numeric_limits<float>::infinity();
+  const float mask[] = {0, 0.5f, hidden, 1, hidden, hidden, hidden, hidden, -1, hidden, 0, 0};
   AttentionSpec spec = unmasked();
   spec.mask_TS = mask;
   spec.mask_stride = 4;
-  expect_tape_gradients(attending(one, spec),
-                        {random_tensor({3, 2, 3}, 1), random_tensor({2, 2, 1, 3}, 2),
-                         random_tensor({2, 2, 1, 3}, 3)});
+  // Row 1 sees nothing: its lse is −∞, which differences cannot take, so the loss is of out alone.
+  const auto out_of = [&](const std::vector<Var>& in) {
+    return attention(in[0], one.start_J(), KvPool(in[1], in[2]), one.view(), spec).out_NHU;
+  };
+  expect_tape_gradients(out_of, {random_tensor({3, 2, 3}, 1), random_tensor({2, 2, 1, 3}, 2),
+                                 random_tensor({2, 2, 1, 3}, 3)});
 }
 
 TEST(GradAttention, PAG_09_ASharedPageReceivesTheSumOfCopies) {
@@ -340,8 +343,8 @@ TEST(GradAttention, PAG_15_TheSameBitsWithAnyThreads) {
   set_threads(1);
 }
 
-TEST(GradAttention, PAG_12_HalfTypesGiveGradientsOfTheirOwnDType) {
-  // B18: a pool of f16 or bf16 has gradients too, summed in f32 and rounded once.
+TEST(GradAttention, PAG_12_B18_HalfTypesGiveGradientsOfTheirOwnDType) {
+  // A pool of f16 or bf16 has gradients too, summed in f32 and rounded once.
   for (const DType dtype : {DType::kBF16, DType::kF16}) {
     const std::vector<Tensor> in = {random_tensor({6, 4, 16}, 1, dtype),
                                     random_tensor({5, 2, 2, 16}, 2, dtype),
@@ -580,14 +583,25 @@ TEST(GradAttention, Errors) {
   EXPECT_THROW(with({.sink_H = Var(Tensor::zeros({2}, DType::kF64))}), ArgumentError);
   EXPECT_THROW(with({.bias = Var(Tensor::zeros({2, 3, 1}, DType::kF32))}), ArgumentError);
   EXPECT_THROW(with({.bias = Var(Tensor::zeros({2, 4, 3}, DType::kF32))}), ArgumentError);
-  const Var token(Tensor::zeros({1, 1, 8}, DType::kF32), Needs::kGradient);
-  // B19: the dtype of slot numbers is looked at, and they lie in the pool.
-  EXPECT_NO_THROW(kv_write(right, token, token, Tensor::zeros({1}, DType::kI32)));
-  EXPECT_THROW(kv_write(right, token, token, Tensor::zeros({1}, DType::kF32)), ArgumentError);
+}
+
+TEST(GradKvWrite, B19_SlotNumbersAreCheckedForDTypeAndRange) {
+  const Tensor pages = Tensor::zeros({2, 4, 1, 8}, DType::kF32);
+  const KvPool pool{Var(pages), Var(Tensor::zeros({2, 4, 1, 8}, DType::kF32))};
+  const Var token(full({1, 1, 8}, 3, DType::kF32), Needs::kGradient);
+  const auto number = [&](std::int64_t slot) {
+    return values(pages)[static_cast<std::size_t>(slot * 8)];
+  };
+  kv_write(pool, token, token, slots({6}));
+  EXPECT_EQ(number(6), 3);
+  kv_write(pool, token, token, slots({1}).to(DType::kI32));
+  EXPECT_EQ(number(1), 3);
+  EXPECT_THROW(kv_write(pool, token, token, Tensor::zeros({1}, DType::kF32)), ArgumentError);
   for (const std::int64_t slot : {-2, 8})
-    EXPECT_THROW(kv_write(right, token, token, slots({slot})), ArgumentError);
+    EXPECT_THROW(kv_write(pool, token, token, slots({slot})), ArgumentError);
+  EXPECT_EQ(number(0), 0);
   const NoGradient none;
-  EXPECT_THROW(kv_write(right, token, token, slots({0})), ArgumentError);
+  EXPECT_THROW(kv_write(pool, token, token, slots({0})), ArgumentError);
 }
 
 }  // namespace

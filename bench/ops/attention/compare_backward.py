@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Attention backward beside PyTorch's flash attention and beside gather-softmax-scatter, in turn, with the same threads.
+"""Attention backward beside PyTorch's flash attention and beside gather-softmax-scatter, with the same threads.
 
   compare_backward.py PROGRAM [--rounds 7] [--threads 2] [--only WORD] [--no-torch]
 
@@ -70,7 +70,8 @@ def compare(ours, torch, args, peak):
                 time.sleep(0.05)  # its worker threads spin for a while
         seconds = statistics.median(mine[1:])
         amount = 10 * b * h * k * s * (s + 1) / 2 / 1e9
-        text = f"{name:26} {seconds * 1e3:8.2f} ms {amount / seconds:6.1f} GFLOP/s {100 * amount / seconds / peak:4.0f}%"
+        rate = amount / seconds
+        text = f"{name:26} {seconds * 1e3:8.2f} ms {rate:6.1f} GFLOP/s {100 * rate / peak:4.0f}%"
         if theirs:
             seconds2 = statistics.median(other[1:])
             text += f"   torch {seconds2 * 1e3:8.2f} ms {amount / seconds2:6.1f}   {seconds2 / seconds:5.2f}x"
@@ -89,7 +90,7 @@ def curve(ours, args):
                 continue
             runs = [ours.call(f"{how} f32 16 1 4 2 64 {s}") for _ in range(args.rounds if s < 8192 else 2)]
             times[how] = statistics.median(r[0] for r in runs[1:])
-            held[how] = max(r[1] for r in runs[1:])
+            held[how] = max(r[1] for r in runs)
         text = f"{name:14} {times['owners'] * 1e3:9.1f} ms {held['owners'] / 2**20:8.2f} MiB"
         if "gathered" in times:
             text += f"   gathered {times['gathered'] * 1e3:9.1f} ms {held['gathered'] / 2**20:9.1f} MiB"

@@ -8,9 +8,9 @@
 //   repeated  each rollout with a copy of the prompt, queries included
 //
 // Prints for each case seconds (the median), bytes at the peak (inputs, results and gradients
-// included), the ratios, the ratio that counting products gives, the length of the difference of the
-// gradients from those of `repeated` relative to their own, and whether `shared` gave the same bits
-// in every run.
+// included), the ratios, the ratio that counting products gives, the length of the difference of
+// the gradients from those of `repeated` relative to their own, and whether `shared` gave the same
+// bits in every run.
 //
 //   bench_shared_prefix [prompt suffix rollouts [slots of a page = 16]]      else: twelve cases
 

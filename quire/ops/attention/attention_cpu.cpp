@@ -31,10 +31,10 @@ struct Block {
   bool split;
 };
 
-/// One piece of work: all chunks of a block, or one chunk of a split block.
+/// One piece of work: chunks of a block, all of them unless it is split.
 struct Piece {
   std::size_t block;
-  std::int64_t chunk;
+  std::int64_t first_chunk, end_chunk;
 };
 
 class Run {
@@ -45,6 +45,7 @@ class Run {
     tile_rows_ = widest <= 128 ? kTileRows : widest <= 256 ? kTileRows / 2 : kTileRows / 4;
     for (std::int64_t b = 0; b < a_.B; ++b)
       for (std::int64_t g = 0; g < a_.kv.G; ++g) add_blocks(b, g);
+    cut_blocks();
     // The longest first, so that no thread begins a long piece when the others end.
     std::stable_sort(pieces_.begin(), pieces_.end(),
                      [&](const Piece& x, const Piece& y) { return cost(x) > cost(y); });
@@ -71,7 +72,7 @@ class Run {
   double cost(const Piece& piece) const {
     const Block& block = blocks_[piece.block];
     return static_cast<double>(count(block)) *
-           static_cast<double>(block.split ? 1 : block.end_chunk - block.first_chunk);
+           static_cast<double>(piece.end_chunk - piece.first_chunk);
   }
 
   void add_blocks(std::int64_t b, std::int64_t g) {
@@ -81,8 +82,10 @@ class Run {
     const std::int64_t step =
         T * group_ <= kSplitRows ? T : std::max<std::int64_t>(1, tile_rows_ / group_);
     for (std::int64_t first = 0; first < T; first += step) {
-      Block block{
-          {b, g, first, std::min(T, first + step), nullptr}, 0, 0, T * group_ <= kSplitRows};
+      Block block{{b, g, first, std::min(T, first + step), nullptr, INT64_MAX},
+                  0,
+                  0,
+                  T * group_ <= kSplitRows};
       const KeyRange low = visible(a_.spec, keys, query_position(a_.spec, keys, first, T));
       const KeyRange high =
           visible(a_.spec, keys, query_position(a_.spec, keys, block.rows.last - 1, T));
@@ -90,16 +93,27 @@ class Run {
         block.first_chunk = low.begin / kChunkKeys;
         block.end_chunk = (high.end + kChunkKeys - 1) / kChunkKeys;
       }
-      const std::size_t index = blocks_.size();
       blocks_.push_back(block);
       offsets_.push_back(split_floats_);
-      if (!block.split) {
-        pieces_.push_back({index, 0});
-        continue;
-      }
+      if (!block.split) continue;
       split_floats_ += state_floats(block) * (block.end_chunk - block.first_chunk);
-      for (std::int64_t chunk = block.first_chunk; chunk < block.end_chunk; ++chunk)
-        pieces_.push_back({index, chunk});
+      split_chunks_ += block.end_chunk - block.first_chunk;
+    }
+  }
+
+  /// Split blocks are cut into runs of chunks: long ones, so that what follows in memory is worth
+  /// asking for, and enough of them for several threads.
+  void cut_blocks() {
+    const std::int64_t run = std::clamp<std::int64_t>(split_chunks_ / 16, 1, 8);
+    for (std::size_t i = 0; i < blocks_.size(); ++i) {
+      const Block& block = blocks_[i];
+      const std::int64_t step = block.split ? run : INT64_MAX / 2;
+      std::int64_t chunk = block.first_chunk;
+      do {
+        const std::int64_t end = std::min(block.end_chunk, chunk + step);
+        if (!block.split || chunk < end) pieces_.push_back({i, chunk, end});
+        chunk = end;
+      } while (chunk < block.end_chunk);
     }
   }
 
@@ -126,10 +140,14 @@ class Run {
                        queries = rows * a_.kv.K;
     const auto kernel = QUIRE_FOR_ISA(attention_chunk);
     if (block.split) {
-      float* state = states_.data() + offsets_[piece.block] +
-                     (piece.chunk - block.first_chunk) * state_floats(block);
       float* memory = scratch(own + queries);
-      kernel(a_, with_queries(block, memory + own), piece.chunk, state_at(state, rows), memory);
+      AttentionRows packed = with_queries(block, memory + own);
+      packed.until = piece.end_chunk * kChunkKeys;
+      for (std::int64_t chunk = piece.first_chunk; chunk < piece.end_chunk; ++chunk) {
+        float* state = states_.data() + offsets_[piece.block] +
+                       (chunk - block.first_chunk) * state_floats(block);
+        kernel(a_, packed, chunk, state_at(state, rows), memory);
+      }
       return;
     }
     float* memory = scratch(own + queries + 2 * state_floats(block));
@@ -194,7 +212,7 @@ class Run {
   std::vector<std::int64_t> offsets_;  // of a split block's states
   std::vector<Piece> pieces_;
   std::vector<float> states_;
-  std::int64_t split_floats_ = 0;
+  std::int64_t split_floats_ = 0, split_chunks_ = 0;
 };
 
 }  // namespace

@@ -58,10 +58,12 @@ struct SoftmaxState {
 };
 
 /// Queries [first, last) of sequence `b` with the heads of kv head `g` are rows (query − first) ·
-/// H/G + head, and their queries lie at `q`, row after row.
+/// H/G + head, and their queries lie at `q`, row after row. Keys before position `until` are worth
+/// asking for ahead.
 struct AttentionRows {
   std::int64_t b, g, first, last;
   const float* q;
+  std::int64_t until;
 };
 
 /// Floats that attention_chunk needs beside the state: tiles of keys and values, scores, and what

@@ -36,8 +36,7 @@ QUIRE_INLINE void add_rows(const Job& job, const Tile& tile, std::int64_t row, F
   for (int r = 0; r < R; ++r) q[r] = job.a.q_NHK + job.flat(row + r) * job.a.kv.K;
   Accumulators<R, 4> acc;
   clear<R, 4>(acc);
-  panel_product<LoadF32, R, 4>(acc, q, tile.k, tile.k_block_bytes, tile.k_step_bytes, 0,
-                               job.a.kv.K);
+  panel_product<LoadF32, R, 4>(acc, q, tile.k, tile.k_step_bytes, job.a.kv.K, nullptr);
   for (int r = 0; r < R; ++r) {
     const ScoreRow at = job.row_at(row + r);
     finish_scores(acc[r], job.a.spec, job.a.kv, tile, at,
@@ -92,9 +91,7 @@ void attention_mass_chunk(const AttentionMass& args, std::int64_t b, std::int64_
       find_rows<Load>(kv, b, g, first_slot, tile, rows);
       gather_keys<Load>(kv, first_slot, tile, rows, memory.k);
     });
-    tile.k = reinterpret_cast<const std::byte*>(memory.k);
-    tile.k_block_bytes = 64;
-    tile.k_step_bytes = 4 * kTileKeys;
+    use_keys(tile, memory.k);
     add_tile(job, tile, mass256 + at);
   }
 }

@@ -56,8 +56,11 @@ QUIRE_INLINE void score_strip(const Job& job, const Tile& tile, std::int64_t row
   for (int r = 0; r < R; ++r) q[r] = job.q(row + r);
   Accumulators<R, 4> acc;
   clear<R, 4>(acc);
-  panel_product<Load, R, 4>(acc, q, tile.k, tile.k_block_bytes, tile.k_step_bytes, 0, job.a.kv.K,
-                            tile.borrowed ? 4 * tile.k_block_bytes : 0);
+  if (tile.k_next[0] != nullptr) {
+    panel_product<Load, R, 4>(acc, q, tile.k, tile.k_step_bytes, job.a.kv.K, tile.k_next);
+  } else {
+    panel_product<Load, R, 4>(acc, q, tile.k, tile.k_step_bytes, job.a.kv.K, nullptr);
+  }
   // Rows are in the order of their queries: what the last sees from its begin on and the first up
   // to its end, all see.
   if (job.plain && job.seen(row + R - 1).begin <= tile.position &&
@@ -133,9 +136,18 @@ void weigh_columns(const Job& job, const Tile& tile, std::int64_t row, LaneRange
     const F32 factor = set1(job.rescale[row + r]);
     for (int p = 0; p < P; ++p) acc[r][p] = mul(load(out + 16 * p), factor);
   }
-  panel_product<Load, R, P>(acc, w, tile.v + u * Load::kBytes, 16 * Load::kBytes, tile.v_step_bytes,
-                            range.begin, range.end,
-                            tile.borrowed ? kTileKeys * tile.v_step_bytes : 0);
+  for (int lane = range.begin; lane < range.end;) {
+    const int run = lane / 16,
+              stop = tile.v_joined || range.end < 16 * run + 16 ? range.end : 16 * run + 16;
+    const std::byte* v = tile.v[run] - 16 * run * tile.v_step_bytes + u * Load::kBytes;
+    if (tile.v_next[0] != nullptr) {
+      panel_product<Load, R, P>(acc, w, v, 16 * Load::kBytes, tile.v_step_bytes, lane, stop,
+                                tile.v_next[run] - tile.v[run]);
+    } else {
+      panel_product<Load, R, P>(acc, w, v, 16 * Load::kBytes, tile.v_step_bytes, lane, stop);
+    }
+    lane = stop;
+  }
   for (int r = 0; r < R; ++r)
     for (int p = 0; p < P; ++p)
       store(job.state.out_RU + (row + r) * job.width + u + 16 * p, acc[r][p]);
@@ -160,7 +172,8 @@ void weigh_values_one_by_one(const Job& job, const Tile& tile, std::int64_t row,
     F32 acc = mul(load(out), set1(job.rescale[row]));
     for (int lane = range.begin; lane < range.end; ++lane) {
       if (masked && w[lane] == 0.0f) continue;
-      acc = fma(Load::at(tile.v + u * Load::kBytes + lane * tile.v_step_bytes), set1(w[lane]), acc);
+      const std::byte* v = tile.v[lane / 16] + lane % 16 * tile.v_step_bytes + u * Load::kBytes;
+      acc = fma(Load::at(v), set1(w[lane]), acc);
     }
     store(out, acc);
   }
@@ -198,10 +211,9 @@ struct Ahead {
   }
 };
 
-/// Scores and weights of all rows while the keys are near, then the weighted sums while the values
-/// are.
+/// Scores and weights of all rows while the keys are near.
 template <class Load>
-void process_tile(const Job& job, const Tile& tile, std::int64_t from_row, Ahead ahead) {
+void score_tile(const Job& job, const Tile& tile, std::int64_t from_row, Ahead ahead) {
   strips(from_row, job.count, [&](std::int64_t row, auto rows) {
     constexpr int R = decltype(rows)::kValue;
     Array<F32, R> highest;
@@ -210,6 +222,11 @@ void process_tile(const Job& job, const Tile& tile, std::int64_t from_row, Ahead
     weigh<R>(job, tile, row);
     ahead.fetch();
   });
+}
+
+/// The weighted sums of all rows while the values are near.
+template <class Load>
+void weigh_tile(const Job& job, const Tile& tile, std::int64_t from_row) {
   strips(from_row, job.count, [&](std::int64_t row, auto rows) {
     constexpr int R = decltype(rows)::kValue;
     // Rows of one strip are neighbours: together they see from the first begin to the last end.
@@ -318,20 +335,24 @@ bool attention_chunk(const AttentionForward& args, const AttentionRows& rows, st
     tile.end = static_cast<int>(end - position);
     const std::int64_t first_slot = position - start;
     gather_key_floats(kv, rows.b, rows.g, first_slot, tile, memory);
+    // What the next call begins with is not asked for: another thread may have it.
+    const std::int64_t ahead =
+        (last.end < rows.until ? last.end : rows.until) - position - kTileKeys;
     const bool borrowed =
-        rows.last - rows.first == 1 && borrow(kv, rows.b, rows.g, first_slot, tile);
+        rows.last - rows.first == 1 && borrow(kv, rows.b, rows.g, first_slot, ahead, tile);
     if (!borrowed) {
       with_load(kv.dtype, [&](auto load) {
         gather<decltype(load)>(kv, rows.b, rows.g, first_slot, tile, memory, width);
       });
     }
     const std::int64_t from_row = first_row(job, position);
-    const Ahead ahead = borrowed || end >= last.end
+    const Ahead asked = borrowed || ahead <= 0
                             ? Ahead{}
                             : look_ahead(kv, rows.b, rows.g, first_slot + kTileKeys,
                                          (count - from_row) / kStrip + 1);
-    with_load(tile.dtype,
-              [&](auto load) { process_tile<decltype(load)>(job, tile, from_row, ahead); });
+    with_load(tile.k_dtype,
+              [&](auto load) { score_tile<decltype(load)>(job, tile, from_row, asked); });
+    with_load(tile.v_dtype, [&](auto load) { weigh_tile<decltype(load)>(job, tile, from_row); });
   }
   return any;
 }

@@ -13,16 +13,17 @@
 namespace quire::kernel::QUIRE_ISA_NS {
 
 struct Tile {
-  DType dtype;  // of k and v
-  const std::byte* k;
-  std::int64_t k_block_bytes, k_step_bytes;
-  const std::byte* v;  // of the tile's first position
+  DType k_dtype, v_dtype;
+  const std::byte* k[4];  // of 16 keys each
+  std::int64_t k_step_bytes;
+  const std::byte* v[4];  // of the first of 16 positions each
   std::int64_t v_step_bytes;
-  const float *k_scale, *v_scale, *bias;  // of 64 positions, or null
-  std::int64_t position;                  // of lane 0
-  int begin, end;                         // lanes that hold keys
-  bool borrowed;  // points into the cache, where the next tile usually follows
-  bool finite;    // no NaN or infinity among the values; unknown counts as no
+  bool v_joined;                           // the four follow one another
+  const std::byte *k_next[4], *v_next[4];  // where the next tile lies; null: nothing to ask for
+  const float *k_scale, *v_scale, *bias;   // of 64 positions, or null
+  std::int64_t position;                   // of lane 0
+  int begin, end;                          // lanes that hold keys
+  bool finite;  // no NaN or infinity among the values; unknown counts as no
 };
 
 /// Scratch of a tile: [64 · K] keys, [64 · width] values, 3 · 64 floats.
@@ -162,19 +163,31 @@ QUIRE_INLINE bool gather_values(const KvView& kv, const Tile& tile, const TileRo
   return all_finite(probe);
 }
 
+/// Points the tile at what was gathered.
+QUIRE_INLINE void use_keys(Tile& tile, const float* k) {
+  tile.k_dtype = DType::kF32;
+  tile.k_step_bytes = 4 * kTileKeys;
+  for (int p = 0; p < 4; ++p) tile.k[p] = reinterpret_cast<const std::byte*>(k + 16 * p);
+}
+QUIRE_INLINE void use_values(Tile& tile, const float* v, std::int64_t width) {
+  tile.v_dtype = DType::kF32;
+  tile.v_step_bytes = 4 * width;
+  tile.v_joined = true;
+  for (int p = 0; p < 4; ++p) tile.v[p] = reinterpret_cast<const std::byte*>(v + 16 * p * width);
+}
+
+/// Keys and values; where values are already borrowed, keys alone.
 template <class Load>
 void gather(const KvView& kv, std::int64_t b, std::int64_t g, std::int64_t first_slot, Tile& tile,
             const TileMemory& m, std::int64_t width) {
   TileRows rows;
   find_rows<Load>(kv, b, g, first_slot, tile, rows);
   gather_keys<Load>(kv, first_slot, tile, rows, m.k);
-  tile.dtype = DType::kF32;
-  tile.k = reinterpret_cast<const std::byte*>(m.k);
-  tile.k_block_bytes = 64;
-  tile.k_step_bytes = 4 * kTileKeys;
-  tile.v = reinterpret_cast<const std::byte*>(m.v);
-  tile.v_step_bytes = 4 * width;
+  use_keys(tile, m.k);
+  for (int p = 0; p < 4; ++p) tile.k_next[p] = nullptr;
+  if (tile.v[0] != nullptr) return;
   tile.finite = gather_values<Load>(kv, tile, rows, width, m.v);
+  use_values(tile, m.v, width);
 }
 
 /// What belongs to each key: scales of i8, bias of the kv head.
@@ -197,27 +210,58 @@ QUIRE_INLINE void gather_key_floats(const KvView& kv, std::int64_t b, std::int64
   }
 }
 
-/// Points the tile into the cache when it stores these 64 positions just as the compute kernel
-/// reads them.
-QUIRE_INLINE bool borrow(const KvView& kv, std::int64_t b, std::int64_t g, std::int64_t first_slot,
-                         Tile& tile) {
-  if (kv.k_layout != KLayout::kBlocks || tile.begin != 0 || kv.U % 16 != 0) return false;
-  const Place at = place_of(kv, b, g, first_slot);
-  if (at.slot % 16 != 0 || at.slot + kTileKeys > kv.Z) return false;
+/// Where 64 positions lie in the cache, 16 by 16. False when 16 may lie in two pages.
+struct Runs {
+  const std::byte *k[4], *v[4];
+};
+
+QUIRE_INLINE bool find_runs(const KvView& kv, std::int64_t b, std::int64_t g,
+                            std::int64_t first_slot, int lanes, Runs& runs) {
+  if (first_slot < 0 || first_slot % 16 != 0) return false;
   const std::int64_t bytes = kv.dtype == DType::kF32 ? 4 : kv.dtype == DType::kI8 ? 1 : 2;
-  tile.dtype = kv.dtype;
-  tile.k =
-      static_cast<const std::byte*>(kv.k_pages) +
-      (at.page * kv.k_strides.page + at.slot * kv.k_strides.slot + g * kv.k_strides.head) * bytes;
-  tile.k_block_bytes = 16 * kv.k_strides.slot * bytes;
-  tile.k_step_bytes = 16 * bytes;
-  tile.v =
-      static_cast<const std::byte*>(kv.v_pages) +
-      (at.page * kv.v_strides.page + at.slot * kv.v_strides.slot + g * kv.v_strides.head) * bytes;
-  tile.v_step_bytes = kv.v_strides.slot * bytes;
-  tile.finite = false;
-  tile.borrowed = true;
+  Place at{0, kv.Z};
+  for (int p = 0; p < 4; ++p, at.slot += 16) {
+    if (16 * p < lanes && at.slot + 16 > kv.Z) {
+      at = place_of(kv, b, g, first_slot + 16 * p);
+      if (at.slot + 16 > kv.Z) return false;
+    }
+    // Past the end anything will do: those lanes are masked.
+    const Place in = 16 * p < lanes ? at : Place{at.page, 0};
+    runs.k[p] =
+        static_cast<const std::byte*>(kv.k_pages) +
+        (in.page * kv.k_strides.page + in.slot * kv.k_strides.slot + g * kv.k_strides.head) * bytes;
+    runs.v[p] =
+        static_cast<const std::byte*>(kv.v_pages) +
+        (in.page * kv.v_strides.page + in.slot * kv.v_strides.slot + g * kv.v_strides.head) * bytes;
+  }
   return true;
+}
+
+/// Points the tile into the cache where it stores these positions just as the compute kernel reads
+/// them: values in rows of whole vectors, keys in blocks. Returns whether nothing is left to gather.
+/// The `ahead` positions behind it are the next tile's.
+QUIRE_INLINE bool borrow(const KvView& kv, std::int64_t b, std::int64_t g, std::int64_t first_slot,
+                         std::int64_t ahead, Tile& tile) {
+  Runs runs, next;
+  if (tile.begin != 0 || kv.U % 16 != 0 || !find_runs(kv, b, g, first_slot, tile.end, runs))
+    return false;
+  const bool blocks = kv.k_layout == KLayout::kBlocks;
+  const bool more =
+      ahead > 0 && find_runs(kv, b, g, first_slot + kTileKeys,
+                             ahead < kTileKeys ? static_cast<int>(ahead) : kTileKeys, next);
+  const std::int64_t bytes = kv.dtype == DType::kF32 ? 4 : kv.dtype == DType::kI8 ? 1 : 2;
+  tile.k_dtype = tile.v_dtype = kv.dtype;
+  tile.k_step_bytes = 16 * bytes;
+  tile.v_step_bytes = kv.v_strides.slot * bytes;
+  tile.v_joined = false;
+  tile.finite = false;
+  for (int p = 0; p < 4; ++p) {
+    tile.v[p] = runs.v[p];
+    tile.v_next[p] = more ? next.v[p] : nullptr;
+    tile.k[p] = runs.k[p];
+    tile.k_next[p] = more ? next.k[p] : nullptr;
+  }
+  return blocks;
 }
 
 }  // namespace quire::kernel::QUIRE_ISA_NS

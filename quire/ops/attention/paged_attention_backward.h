@@ -23,6 +23,7 @@ struct PagedKv {
   Tensor length_B;                    // i64: keys of each sequence
 };
 
+/// What paged_attention_backward returns, in the shapes of its inputs.
 struct PagedAttentionGradients {
   Tensor dq_BHTK;
   Tensor dk_pages_PZGK, dv_pages_PZGU;  // f32 (f64 for f64), 0 where no sequence has a key
@@ -38,7 +39,7 @@ struct PagedAttentionGradients {
 ///                      {.window_right = kUnlimited} its causal = false
 ///
 /// Throws  ArgumentError as attention_backward() does.
-/// Memory  row-major copies of q, dout and out by query, and what attention() and its backward take.
+/// Memory  copies of q, dout and out by query, and what attention() and its backward take.
 PagedAttentionGradients paged_attention_backward(const Tensor& dout_BHTU, const Tensor& q_BHTK,
                                                  const PagedKv& kv, const Tensor& out_BHTU,
                                                  const AttentionSpec& spec);

@@ -72,4 +72,27 @@ QUIRE_INLINE void panel_product(Accumulators<T, P>& acc, const Array<const float
   }
 }
 
+/// The same for panels that lie anywhere: w(p, d) is the 16 elements at w[p] + d·step_bytes, for d
+/// in [0, end). Where `next` is given, what lies there is asked for meanwhile, as far behind.
+template <class Load, int T, int P>
+QUIRE_INLINE void panel_product(Accumulators<T, P>& acc, const Array<const float*, T>& x,
+                                const std::byte* const* w, std::int64_t step_bytes,
+                                std::int64_t end, const std::byte* const* next) {
+  std::int64_t at = 0;
+  for (std::int64_t d = 0; d < end; ++d, at += step_bytes) {
+    Array<F32, P> column;
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p) {
+      column[p] = Load::at(w[p] + at);
+      if (next != nullptr) prefetch(next[p] + at);
+    }
+#pragma GCC unroll 6
+    for (int t = 0; t < T; ++t) {
+      const F32 xt = set1(x[t][d]);
+#pragma GCC unroll 4
+      for (int p = 0; p < P; ++p) acc[t][p] = fma(column[p], xt, acc[t][p]);
+    }
+  }
+}
+
 }  // namespace quire::kernel::QUIRE_ISA_NS

@@ -420,6 +420,21 @@ TEST(RopeGradient, FLA_10_BackwardIsTheInverseWhereNothingIsScaled) {
   EXPECT_EQ(values(rope_backward(x, table, kPacked)), values(rope_inverse(x, table, kPacked)));
 }
 
+TEST(RopeGradient, B17_NeighboursAreInterleavedAndHalvesAreHalfSplit) {
+  // Position 1, one radian for the first pair and 0.01 for the second. Interleaved (GPT-J) turns
+  // (x0, x1) and (x2, x3); half-split (GPT-NeoX, Qwen) turns (x0, x2) and (x1, x3).
+  const Tensor x = test::tensor_of({1, 2, 3, 4}, {1, 1, 4});
+  const std::int64_t one = 1;
+  const double c0 = std::cos(1.0), s0 = std::sin(1.0), c1 = std::cos(0.01), s1 = std::sin(0.01);
+  const RopeTable neighbours({.pairing = RopePairing::kInterleaved, .rotary = 4}),
+      halves({.pairing = RopePairing::kHalfSplit, .rotary = 4});
+  test::expect_close(test::values(rope(x, neighbours, std::span(&one, 1))),
+                     {c0 - 2 * s0, s0 + 2 * c0, 3 * c1 - 4 * s1, 3 * s1 + 4 * c1}, "neighbours",
+                     1e-15);
+  test::expect_close(test::values(rope(x, halves, std::span(&one, 1))),
+                     {c0 - 3 * s0, 2 * c1 - 4 * s1, s0 + 3 * c0, 2 * s1 + 4 * c1}, "halves", 1e-15);
+}
+
 TEST(RopeGradient, FLA_10_LengthsAreKept) {
   // A turn keeps the length of each pair, so scores depend on differences of positions alone.
   const RopeTable table({.pairing = RopePairing::kInterleaved, .rotary = 16});
