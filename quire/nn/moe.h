@@ -20,11 +20,12 @@ struct MoE {
 
 /// How tokens choose, and what happens to what they chose.
 struct MoESpec {
-  RoutingSpec routing;
-  ExpertActivation activation;
-  std::optional<Tensor> bias_E;  // of the choice alone (GateScore::kSigmoid)
-  std::optional<Tensor> map_E;   // i64, numbers of the experts that live here, −1 for others
-  Keep keep = Keep::kPre;        // for backward; kNothing computes again
+  RoutingSpec routing = {};
+  ExpertActivation activation = {};
+  std::optional<Tensor> bias_E = std::nullopt;  // of the choice alone (GateScore::kSigmoid)
+  // i64, for each expert of the router its number among the weights here, −1 for those elsewhere.
+  std::optional<Tensor> map_E = std::nullopt;
+  Keep keep = Keep::kPre;  // for backward; kNothing computes again
 };
 
 /// The layer's output, and what the router said of each token: for losses and for looking at.

@@ -32,8 +32,7 @@ struct ExpertMlpResult {
 /// returns   [N, D] of that dtype
 ///
 /// Throws  ArgumentError as its parts do.
-/// Order   as scattered_experts: the same bits with any number of threads. The activation is applied
-///         where the first product ends; its bits are those of `activate`.
+/// Order   as scattered_experts: the same bits with any number of threads, and those of the parts.
 /// Memory  M · F and N · C · D numbers.
 ExpertMlpResult expert_mlp(const Tensor& x_ND, const ExpertMlp& experts, const ExpertOrder& order,
                            const Tensor& gates_NC, Keep keep = Keep::kNothing);
