@@ -142,7 +142,8 @@ TEST(SavedCache, I2_the_same_cache_gives_the_same_bytes) {
     const std::string first = saved_bytes(spec);
     MemoryFileOps files;
     files.put("f", first);
-    // Pages that held other numbers before: the unused slots of the last one are zeros all the same.
+    // Pages that held other numbers before: the unused slots of the last one are zeros all the
+    // same.
     const auto pool = pool_of(spec);
     {
       Rng rng(9);

@@ -77,7 +77,8 @@ TEST_F(CacheCommand, I7_paged_writes_what_full_writes) {
 }
 
 TEST_F(CacheCommand, K7_a_budget_that_is_too_small_is_named) {
-  const Ended ended = call(run({"--file", document_, "why", "--cache", "paged", "--budget", "1"}));
+  const Ended ended = call(
+      run({"--file", document_, "--file", document_, "why", "--cache", "paged", "--budget", "1"}));
   EXPECT_EQ(ended.code, 4);
   EXPECT_THAT(ended.err, HasSubstr("budget of 64 tokens"));
 }

@@ -27,8 +27,7 @@ class Answers : public testing::Test {
                                                          "/tests/goldens/tiny/llama.gguf"),
                                   {model::Mode::kFast, {}})) {
     std::vector<std::string> tokens;
-    for (std::int32_t id = 0; id < kVocabulary; ++id)
-      tokens.push_back(concat("t", id, " "));
+    for (std::int32_t id = 0; id < kVocabulary; ++id) tokens.push_back(concat("t", id, " "));
     tokenizer_ = std::make_shared<test::FakeTokenizer>(tokens);
     Rng rng(1);
     for (const std::size_t length : {1u, 30u, 7u, 90u, 2u}) {
