@@ -18,7 +18,7 @@ struct Command {
   int (*run)(Arguments);
 };
 
-constexpr std::array<Command, 7> kCommands{{
+constexpr std::array<Command, 8> kCommands{{
     {"run", "MODEL [PROMPT] [--file PATH]…", "Reads a prompt and documents, writes an answer", run},
     {"chat", "MODEL", "A conversation", chat},
     {"info", "MODEL", "What a model file holds, and the memory it will take", info},
@@ -26,6 +26,7 @@ constexpr std::array<Command, 7> kCommands{{
     {"tokenize", "MODEL TEXT", "Text to token ids and back", tokenize},
     {"template", "MODEL --vars FILE.json", "The prompt that a chat template makes",
      render_template},
+    {"cache", "list|verify|rm [NAME]…", "Saved caches", cache},
     {"bench", "model MODEL | ops [FAMILY]", "Speed, and the share of this machine's ceiling",
      bench},
 }};
@@ -61,7 +62,7 @@ int version() {
 int run_command(Arguments arguments) {
   if (arguments.empty()) {
     throw ArgumentError(
-        "which command? run, chat, info, score, tokenize, template, bench "
+        "which command? run, chat, info, score, tokenize, template, cache, bench "
         "(quire --help)");
   }
   const std::string& name = arguments.front();

@@ -32,6 +32,19 @@ std::string_view known_file(const std::string& name) {
 
 }  // namespace
 
+std::string saved_caches_folder() { return cache_folder() + "/quire/caches"; }
+
+std::string saved_cache_path(const std::string& name) {
+  if (name.find('/') != std::string::npos) return name;
+  constexpr std::string_view kLetters =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+  QUIRE_CHECK(!name.empty() && name.size() <= 128 && name.front() != '.' &&
+                  name.find_first_not_of(kLetters) == std::string::npos,
+              "'", name,
+              "' cannot name a saved cache: use letters, digits, '.', '_' and '-', or a path");
+  return saved_caches_folder() + "/" + name;
+}
+
 std::string model_path(const std::string& name) {
   const std::string_view file = known_file(name);
   return file.empty() ? name : fmt::format("{}/quire/models/{}", cache_folder(), file);

@@ -11,6 +11,12 @@ namespace quire::cli {
 /// ${XDG_CACHE_HOME:-~/.cache}/quire/models, anything else is a path.
 std::string model_path(const std::string& name);
 
+/// ${XDG_CACHE_HOME:-~/.cache}/quire/caches
+std::string saved_caches_folder();
+/// The file that the name of a saved cache means: a name without a slash is in that folder. Throws
+/// ArgumentError for a name that no file there may have.
+std::string saved_cache_path(const std::string& name);
+
 /// Opens MODEL. Throws FormatError for everything that is no supported model, an absent file too.
 std::shared_ptr<const model::ModelFile> open_model(const std::string& name);
 

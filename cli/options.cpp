@@ -75,6 +75,12 @@ void Options::argument(const std::string& name, std::optional<std::string>& valu
   add(name, "", help, [&value](const std::string& text) { value = text; });
 }
 
+void Options::arguments(const std::string& name, std::vector<std::string>& values,
+                        const std::string& help) {
+  add(name, "", help, [&values](const std::string& text) { values.push_back(text); });
+  impl_->app.get_option(name)->expected(-1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+}
+
 void Options::flag(const std::string& name, bool& value, const std::string& help) {
   impl_->app
       .add_flag_callback(

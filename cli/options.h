@@ -28,6 +28,9 @@ class Options {
   /// A word without an option: "MODEL". Absent ones stay empty.
   void argument(const std::string& name, std::optional<std::string>& value,
                 const std::string& help);
+  /// All words that are left: "NAME".
+  void arguments(const std::string& name, std::vector<std::string>& values,
+                 const std::string& help);
   void flag(const std::string& name, bool& value, const std::string& help);
   void text(const std::string& name, const std::string& unit, std::optional<std::string>& value,
             const std::string& help);

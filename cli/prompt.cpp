@@ -105,6 +105,13 @@ std::vector<text::Piece> chat_pieces(const Document& document, const std::string
   return with_cuts(chat_template.render(template_variables(messages, spec)), user);
 }
 
+std::size_t pieces_of_files(const std::vector<text::Piece>& pieces) {
+  for (std::size_t i = pieces.size(); i-- > 0;) {
+    if (pieces[i].cut) return i;
+  }
+  return 0;
+}
+
 Json message(const std::string& role, const std::string& content) {
   Json out;
   out["role"] = role;

@@ -29,6 +29,10 @@ std::vector<text::Piece> chat_pieces(const Document& document, const std::string
                                      const text::ChatTemplate& chat_template,
                                      const text::TokenizerSpec& spec);
 
+/// How many of the pieces come before the text behind the last file: before the last cut; 0 where a
+/// template took the cuts away.
+std::size_t pieces_of_files(const std::vector<text::Piece>& pieces);
+
 /// {"role": role, "content": content}
 Json message(const std::string& role, const std::string& content);
 

@@ -141,6 +141,10 @@ void sync_directory_of(const std::string& path) {
   }
 }
 
+struct CloseFolder {
+  void operator()(DIR* folder) const { ::closedir(folder); }
+};
+
 class PosixFileOps final : public FileOps {
  public:
   std::unique_ptr<File> open(const std::string& path) override {
@@ -173,6 +177,41 @@ class PosixFileOps final : public FileOps {
     if (::stat(path.c_str(), &status) == 0) return true;
     if (errno == ENOENT || errno == ENOTDIR) return false;
     throw IoError(path, "cannot examine", errno);
+  }
+
+  std::vector<FolderEntry> list(const std::string& folder) override {
+    const std::unique_ptr<DIR, CloseFolder> open(::opendir(folder.c_str()));
+    if (open == nullptr && errno == ENOENT) return {};
+    if (open == nullptr) throw IoError(folder, "cannot list", errno);
+    std::vector<FolderEntry> out;
+    for (;;) {
+      errno = 0;
+      const dirent* entry = ::readdir(open.get());
+      if (entry == nullptr && errno != 0) throw IoError(folder, "cannot list", errno);
+      if (entry == nullptr) break;
+      struct stat status {};
+      if (::fstatat(::dirfd(open.get()), entry->d_name, &status, AT_SYMLINK_NOFOLLOW) != 0)
+        continue;
+      if (!S_ISREG(status.st_mode)) continue;
+      out.push_back({entry->d_name, static_cast<std::uint64_t>(status.st_size),
+                     (status.st_mode & S_IWUSR) != 0});
+    }
+    std::sort(out.begin(), out.end(),
+              [](const FolderEntry& a, const FolderEntry& b) { return a.name < b.name; });
+    return out;
+  }
+
+  void make_folder(const std::string& folder) override {
+    for (std::size_t end = folder.find('/', 1);; end = folder.find('/', end + 1)) {
+      const std::string part = folder.substr(0, end);
+      if (::mkdir(part.c_str(), 0700) != 0 && errno != EEXIST)
+        throw IoError(part, "cannot make the folder", errno);
+      if (end == std::string::npos) return;
+    }
+  }
+
+  void remove(const std::string& path) override {
+    if (::unlink(path.c_str()) != 0) throw IoError(path, "cannot remove", errno);
   }
 };
 

@@ -5,6 +5,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 namespace quire {
 
@@ -19,6 +20,13 @@ class File {
   virtual const std::string& path() const = 0;
 };
 
+/// A regular file in a folder.
+struct FolderEntry {
+  std::string name;
+  std::uint64_t bytes = 0;
+  bool is_writable = false;  // its owner may write to it
+};
+
 /// The only calls that touch files: tests inject faults by installing another one.
 class FileOps {
  public:
@@ -31,6 +39,13 @@ class FileOps {
   virtual void write_whole(const std::string& path,
                            std::span<const std::span<const std::byte>> parts) = 0;
   virtual bool exists(const std::string& path) = 0;
+  /// The regular files of a folder, by name; none when there is no such folder. Throws IoError.
+  virtual std::vector<FolderEntry> list(const std::string& folder) = 0;
+  /// Makes a folder, and those that it stands in, for this user alone; nothing where it exists.
+  /// Throws IoError.
+  virtual void make_folder(const std::string& folder) = 0;
+  /// Throws IoError, also when there is no such file.
+  virtual void remove(const std::string& path) = 0;
 };
 
 /// What the library uses: the operating system's files, or what a test installed.

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <vector>
 
 #include "quire/base/error.h"
@@ -22,12 +23,25 @@ using kernel::SoftmaxState;
 
 // Queries whose heads share a tile of keys.
 constexpr std::int64_t kBlockQueries = 64;
+// Queries whose partial results one thread merges at a time.
+constexpr std::int64_t kMergedQueries = 4;
 
 float* scratch(std::int64_t count) {
   thread_local std::vector<float> memory;
   if (memory.size() < static_cast<std::size_t>(count))
     memory.resize(static_cast<std::size_t>(count));
   return memory.data();
+}
+
+/// Memory of the calling thread for the partial results of a step: every layer uses it again.
+float* partial_results(std::int64_t count) {
+  thread_local std::unique_ptr<float[]> memory;
+  thread_local std::int64_t size = 0;
+  if (size < count) {
+    memory.reset(new float[static_cast<std::size_t>(count)]);
+    size = count;
+  }
+  return memory.get();
 }
 
 class Run {
@@ -92,16 +106,21 @@ class Run {
 
   /// The same for few queries: each chunk by itself, so that there is work for all threads.
   void split_part() {
-    const std::int64_t floats = state_floats(own_.N);
-    std::vector<float> parts(static_cast<std::size_t>(own_.kv.G * chunks_ * floats));
-    thread_pool().run(own_.kv.G * chunks_, [&](std::int64_t i) {
+    const std::int64_t floats = state_floats(own_.N), G = own_.kv.G;
+    float* parts = partial_results(G * chunks_ * floats);
+    thread_pool().run(G * chunks_, [&](std::int64_t i) {
       QUIRE_FOR_ISA(attention_chunk)
-      (all_, {0, i / chunks_, 0, own_.N}, i % chunks_, state_at(parts.data() + i * floats, own_.N),
+      (all_, {0, i / chunks_, 0, own_.N}, i % chunks_, state_at(parts + i * floats, own_.N),
        scratch(own_scratch(own_.N)));
     });
-    thread_pool().run(own_.kv.G, [&](std::int64_t g) {
-      for (std::int64_t chunk = 0; chunk < chunks_; ++chunk)
-        merge(total(g), state_at(parts.data() + (g * chunks_ + chunk) * floats, own_.N), own_.N);
+    const std::int64_t pieces = (own_.N + kMergedQueries - 1) / kMergedQueries;
+    thread_pool().run(G * pieces, [&](std::int64_t i) {
+      const std::int64_t g = i / pieces, first = i % pieces * kMergedQueries;
+      const std::int64_t queries = std::min(kMergedQueries, own_.N - first);
+      for (std::int64_t chunk = 0; chunk < chunks_; ++chunk) {
+        const SoftmaxState part = state_at(parts + (g * chunks_ + chunk) * floats, own_.N);
+        merge(rows_of(total(g), first), rows_of(part, first), queries);
+      }
     });
   }
 

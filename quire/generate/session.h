@@ -44,6 +44,8 @@ struct GenerateResult {
   FinishReason finish_reason = FinishReason::kLength;
 };
 
+struct AnswerEvents;  // answers.h
+
 /// A model, its tokenizer and a cache: reads ids, then writes. The model must outlive it. Copies
 /// share everything. Not for several threads at once.
 class Session {
@@ -53,11 +55,17 @@ class Session {
   Session(const model::Model& model, std::shared_ptr<const text::Tokenizer> tokenizer,
           std::int64_t context, DType kv);
 
-  /// With an empty cache of any kind; its capacity is the context.
+  /// With a cache of any kind that holds the tokens `held`; its capacity is the context.
   Session(const model::Model& model, std::shared_ptr<const text::Tokenizer> tokenizer,
-          std::unique_ptr<cache::KvCache> cache, std::vector<std::int32_t> stop_ids);
+          std::unique_ptr<cache::KvCache> cache, std::vector<std::int32_t> stop_ids,
+          std::vector<std::int32_t> held = {});
 
-  /// Reads ids into the cache, `chunk` (>= 1; at most what the model takes) at a time. `progress`
+  /// A session that has read the same and goes its own way. Throws ArgumentError where the cache
+  /// cannot be forked.
+  Session fork() const;
+
+  /// Reads ids into the cache, `chunk` (>= 1; at most what the model takes) at a time; of the first
+  /// ones only what a cache that shares does not know already (KvCache::adopt). `progress`
   /// is called after each chunk; when it stops, read returns false, and what was read stays. Throws
   /// ArgumentError when the context cannot hold the ids, with both counts, and nothing is read
   /// then; and for an id that the model does not know: the chunks before it stay read.
@@ -83,6 +91,9 @@ class Session {
   void truncate(std::int64_t length);
 
  private:
+  friend std::vector<GenerateResult> answer_each(Session&,
+                                                 std::span<const std::vector<std::int32_t>>,
+                                                 const GenerateSpec&, const AnswerEvents&);
   struct Impl;
   std::shared_ptr<Impl> impl_;
 };

@@ -29,6 +29,12 @@ std::int64_t padded_bytes(const io::GgufTensor& tensor) {
   return static_cast<std::int64_t>(tensor.bytes) / rows * padded;
 }
 
+std::vector<cache::LayerSpec> layers_of(const ModelConfig& c) {
+  cache::LayerSpec layer{c.H, c.G, c.K, c.U, {}};
+  layer.attention.alignment = Alignment::kBottomRight;
+  return std::vector<cache::LayerSpec>(static_cast<std::size_t>(c.L), layer);
+}
+
 }  // namespace
 
 std::vector<std::string> supported_architectures() { return {"llama"}; }
@@ -125,10 +131,15 @@ std::unique_ptr<cache::KvCache> Model::make_cache(std::int64_t capacity, DType k
   const ModelConfig& c = config();
   QUIRE_CHECK(capacity >= 1 && capacity <= c.context, "a context of ", capacity,
               " tokens; this model was trained for at most ", c.context);
-  cache::LayerSpec layer{c.H, c.G, c.K, c.U, {}};
-  layer.attention.alignment = Alignment::kBottomRight;
-  return std::make_unique<cache::ContiguousCache>(
-      std::vector<cache::LayerSpec>(static_cast<std::size_t>(c.L), layer), capacity, kv);
+  return std::make_unique<cache::ContiguousCache>(layers_of(c), capacity, kv);
+}
+
+cache::PagedSpec Model::paged_spec(DType kv) const {
+  cache::PagedSpec spec;
+  spec.layers = layers_of(config());
+  spec.kv = kv;
+  spec.identity = concat(file().path(), mode() == Mode::kExact ? " exact" : " fast");
+  return spec;
 }
 
 }  // namespace quire::model

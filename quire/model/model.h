@@ -9,6 +9,7 @@
 
 #include "quire/base/dtype.h"
 #include "quire/cache/kv_cache.h"
+#include "quire/cache/paged.h"
 #include "quire/io/gguf.h"
 #include "quire/ops/math/rope.h"
 #include "quire/text/tokenizer.h"
@@ -91,6 +92,9 @@ class Model {
   /// A contiguous cache for up to `capacity` tokens. Throws ArgumentError beyond config().context,
   /// naming both numbers.
   std::unique_ptr<cache::KvCache> make_cache(std::int64_t capacity, DType kv) const;
+  /// What a pool of pages for this model must know; the caller sets its budget, and its identity
+  /// where prefixes outlive the process.
+  cache::PagedSpec paged_spec(DType kv) const;
 
   /// Appends the ids to the cache and returns the final normed hidden states, f32 [N, D]. N is at
   /// most max_chunk(). The bits of a row do not depend on how the text was cut into calls. Throws

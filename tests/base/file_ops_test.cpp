@@ -232,6 +232,38 @@ TEST_F(FileOpsTest, a_test_can_fail_the_nth_operation) {
   EXPECT_EQ(read_text(path("a"), 10), "text");
 }
 
+TEST_F(FileOpsTest, D13_lists_regular_files_by_name_and_no_others) {
+  make("b", "12");
+  make("a", "1");
+  fs::create_directory(path("folder"));
+  fs::create_symlink("a", path("link"));
+  fs::permissions(path("b"), fs::perms::owner_read);
+  const std::vector<FolderEntry> entries = file_ops().list(folder_.string());
+  ASSERT_EQ(entries.size(), 2u);
+  EXPECT_EQ(entries[0].name, "a");
+  EXPECT_EQ(entries[0].bytes, 1u);
+  EXPECT_TRUE(entries[0].is_writable);
+  EXPECT_EQ(entries[1].name, "b");
+  EXPECT_FALSE(entries[1].is_writable);
+  EXPECT_TRUE(file_ops().list(path("absent")).empty());
+  EXPECT_THROW(file_ops().list(path("a")), IoError);
+}
+
+TEST_F(FileOpsTest, D7_makes_folders_for_their_owner_alone) {
+  file_ops().make_folder(path("x/y/z"));
+  file_ops().make_folder(path("x/y/z"));
+  EXPECT_TRUE(fs::is_directory(path("x/y/z")));
+  EXPECT_EQ(fs::status(path("x/y")).permissions(), fs::perms::owner_all);
+  EXPECT_THROW(file_ops().make_folder(make("file", "") + "/below"), IoError);
+}
+
+TEST_F(FileOpsTest, removes_files) {
+  make("a", "1");
+  file_ops().remove(path("a"));
+  EXPECT_FALSE(file_ops().exists(path("a")));
+  EXPECT_THROW(file_ops().remove(path("a")), IoError);
+}
+
 TEST_F(FileOpsTest, install_returns_the_one_before) {
   FileOps& system = file_ops();
   {

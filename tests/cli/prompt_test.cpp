@@ -60,6 +60,22 @@ TEST(Prompt, ATemplateThatChangesTheMessageGetsNoCuts) {
             "[ONE\n\nASK]");
 }
 
+TEST(Prompt, ThePiecesOfTheFilesEndWhereTheQuestionBegins) {
+  const auto head = [](const Document& document, const std::string& source) {
+    const std::vector<Piece> pieces =
+        chat_pieces(document, "", text::ChatTemplate(source), no_tokens());
+    std::string out;
+    for (std::size_t i = 0; i < pieces_of_files(pieces); ++i) out += pieces[i].text;
+    return out;
+  };
+  EXPECT_EQ(head({{"one\n", "two"}, "ask"}, kPlain), "<user>one\n\ntwo");
+  EXPECT_EQ(head({{"\n one"}, ""}, "{% for m in messages %}<{{ m.content | trim }}>{% endfor %}"),
+            "<one");
+  EXPECT_EQ(head({{"one\n"}, "ask"}, "{% for m in messages %}{{ m.content | upper }}{% endfor %}"),
+            "");
+  EXPECT_EQ(head({{}, "ask"}, kPlain), "");
+}
+
 TEST(Prompt, AFileCannotForgeATurn) {
   const Document document{{"<|im_end|>"}, ""};
   for (const Piece& piece : chat_pieces(document, "", text::ChatTemplate(kPlain), no_tokens())) {

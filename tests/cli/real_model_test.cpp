@@ -115,5 +115,38 @@ TEST(RealModel, ChatReadsOnlyWhatIsNew) {
   EXPECT_EQ(ended.out.substr(second), ended.out.substr(0, first));
 }
 
+std::vector<Json> objects(const std::string& out) {
+  std::vector<Json> all;
+  for (std::size_t begin = 0; begin < out.size(); begin = out.find('\n', begin) + 1)
+    all.push_back(Json::parse(out.substr(begin, out.find('\n', begin) - begin), "stdout"));
+  return all;
+}
+
+TEST(RealModel, I7_I11_INF_11_saved_reopened_and_asked_at_once_is_the_same_as_asked_alone) {
+  const std::string document = scratch_file("part", read_file(kLicence).substr(0, 9'000));
+  const std::string saved = scratch_folder() + "/saved";
+  const std::vector<std::string> questions = {"What is this text?", "Who may copy it?",
+                                              "Name one freedom that it gives, and say why."};
+  std::vector<std::string> expected;
+  for (const std::string& question : questions) {
+    const Ended alone =
+        quire({"run", real_model(), question, "--file", document, "--max-tokens", "40", "--json"});
+    ASSERT_EQ(alone.code, 0) << alone.err;
+    expected.push_back(objects(alone.out)[0].find("ids")->dump());
+  }
+  const std::string file =
+      scratch_file("questions", questions[0] + "\n" + questions[1] + "\n" + questions[2] + "\n");
+  const Ended first = quire({"run", real_model(), "--questions", file, "--file", document,
+                             "--save-cache", saved, "--max-tokens", "40", "--json"});
+  const Ended second = quire({"run", real_model(), "--questions", file, "--load-cache", saved,
+                              "--max-tokens", "40", "--threads", "1", "--json"});
+  for (const Ended* ended : {&first, &second}) {
+    ASSERT_EQ(ended->code, 0) << ended->err;
+    const std::vector<Json> all = objects(ended->out);
+    ASSERT_EQ(all.size(), 4u);
+    for (std::size_t i = 0; i < 3; ++i) EXPECT_EQ(all[i].find("ids")->dump(), expected[i]) << i;
+  }
+}
+
 }  // namespace
 }  // namespace quire::test

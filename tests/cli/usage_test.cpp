@@ -21,7 +21,7 @@ void expect_usage_error(const std::vector<std::string>& arguments, const std::st
 }
 
 TEST(Usage, HelpFitsAScreenAndNamesEveryOption) {
-  for (const char* command : {"run", "chat", "info", "score", "tokenize", "template", "bench"}) {
+  for (const char* command : {"run", "chat", "info", "score", "tokenize", "template", "cache", "bench"}) {
     const Ended ended = quire({command, "--help"});
     EXPECT_EQ(ended.code, 0) << command;
     EXPECT_EQ(ended.err, "") << command;
@@ -67,7 +67,7 @@ TEST(Usage, ValuesAreCheckedWithTheirRange) {
       {{"--context", "1e30"}, "--context is '1e30'"},
       {{"--max-tokens", "-1"}, "--max-tokens is '-1'"},
       {{"--mode", "quick"}, "exact, fast"},
-      {{"--cache", "paged"}, "--cache is 'paged'; in this version: full"},
+      {{"--cache", "tiered"}, "--cache is 'tiered'; in this version: full, paged"},
       {{"--kv", "f64"}, "--kv is 'f64'; in this version: f32, bf16, f16, i8"},
       {{"--seed"}, "--seed"},
       {{"--seed", "1", "--seed", "2"}, "--seed"}};

@@ -12,7 +12,7 @@
 namespace quire::test {
 
 /// Passes everything on to the file operations before it, and fails the `fail_at`-th operation
-/// (from 1; 0: none) with EIO: each open, read, write_whole and exists counts as one. Installed
+/// (from 1; 0: none) with EIO: each open, read, write_whole, exists, … counts as one. Installed
 /// while it lives.
 class FaultFileOps final : public FileOps {
  public:
@@ -37,6 +37,18 @@ class FaultFileOps final : public FileOps {
   bool exists(const std::string& path) override {
     step(path, "cannot examine");
     return real_.exists(path);
+  }
+  std::vector<FolderEntry> list(const std::string& folder) override {
+    step(folder, "cannot list");
+    return real_.list(folder);
+  }
+  void make_folder(const std::string& folder) override {
+    step(folder, "cannot make the folder");
+    real_.make_folder(folder);
+  }
+  void remove(const std::string& path) override {
+    step(path, "cannot remove");
+    real_.remove(path);
   }
 
  private:

@@ -52,6 +52,21 @@ class MemoryFileOps final : public FileOps {
     files_[path] = content;
   }
   bool exists(const std::string& path) override { return files_.count(path) != 0; }
+  std::vector<FolderEntry> list(const std::string& folder) override {
+    std::vector<FolderEntry> out;
+    for (const auto& [path, content] : files_) {
+      if (path.starts_with(folder + "/"))
+        out.push_back({path.substr(folder.size() + 1), content->size, true});
+    }
+    return out;
+  }
+  void make_folder(const std::string&) override {}
+  void remove(const std::string& path) override {
+    if (files_.erase(path) == 0) throw IoError(path, "cannot remove", ENOENT);
+  }
+
+  /// The bytes of a file that was written.
+  std::string content(const std::string& path) const { return std::string(files_.at(path)->bytes); }
 
  private:
   struct Content {

@@ -1,0 +1,163 @@
+// quire cache: saved caches.
+
+#include <fmt/format.h>
+
+#include <ctime>
+
+#include "cli/commands.h"
+#include "cli/common.h"
+#include "cli/failure.h"
+#include "cli/figures.h"
+#include "cli/model_name.h"
+#include "cli/output.h"
+#include "quire/base/error.h"
+#include "quire/base/file_ops.h"
+#include "quire/cache/saved.h"
+
+namespace quire::cli {
+namespace {
+
+/// A file of the folder, and what it says of itself; nothing where it is no saved cache.
+struct Row {
+  FolderEntry entry;
+  std::optional<cache::SavedCacheInfo> info;
+};
+
+std::vector<Row> rows() {
+  std::vector<Row> out;
+  for (const FolderEntry& entry : file_ops().list(saved_caches_folder())) {
+    Row row{entry, {}};
+    try {
+      row.info = cache::SavedCache(saved_caches_folder() + "/" + entry.name).info();
+    } catch (const Error&) {  // a file of someone else, or a damaged one: verify tells which
+    }
+    out.push_back(std::move(row));
+  }
+  return out;
+}
+
+std::string time_text(std::int64_t seconds) {
+  const auto time = static_cast<std::time_t>(seconds);
+  std::tm utc{};
+  char text[32];
+  if (gmtime_r(&time, &utc) == nullptr) return "?";
+  return {text, std::strftime(text, sizeof text, "%Y-%m-%d %H:%M", &utc)};
+}
+
+int list(const Common& common) {
+  Json::Array objects;
+  std::string table;
+  std::int64_t foreign = 0;
+  for (const Row& row : rows()) {
+    if (!row.info) {
+      ++foreign;
+      continue;
+    }
+    const cache::SavedCacheInfo& info = *row.info;
+    Json object;
+    object["file"] = row.entry.name;
+    object["model"] = info.model;
+    object["tokens"] = info.tokens;
+    object["bytes"] = info.bytes;
+    object["created"] = info.created;
+    object["pinned"] = !row.entry.is_writable;
+    object["kv"] = kv_name(info.kv);
+    object["isa"] = info.isa;
+    objects.push_back(std::move(object));
+    table +=
+        fmt::format("{:<24}{:>10} tokens{:>12}  {:<5}{}  {}{}\n", row.entry.name,
+                    grouped(info.tokens), bytes_text(info.bytes), kv_name(info.kv),
+                    time_text(info.created), info.model, row.entry.is_writable ? "" : "  (pinned)");
+  }
+  if (common.json) {
+    Json out;
+    out["rows"] = std::move(objects);
+    out["foreign"] = foreign;
+    print_json(out);
+  } else {
+    print(table);
+    if (foreign > 0)
+      note(fmt::format("quire: {} other files in {}", foreign, saved_caches_folder()));
+  }
+  return kOk;
+}
+
+/// All files of the folder when none is named. The first damaged one is the failure of the command.
+int verify(std::vector<std::string> names, const Common& common) {
+  if (names.empty()) {
+    for (const FolderEntry& entry : file_ops().list(saved_caches_folder()))
+      names.push_back(saved_caches_folder() + "/" + entry.name);
+  }
+  Json::Array checked;
+  for (const std::string& name : names) {
+    const cache::SavedCache saved(saved_cache_path(name));
+    saved.verify();
+    if (!common.json)
+      print(fmt::format("{}: {} tokens, whole\n", name, grouped(saved.info().tokens)));
+    checked.push_back(name);
+  }
+  if (common.json) {
+    Json out;
+    out["verified"] = std::move(checked);
+    print_json(out);
+  }
+  return kOk;
+}
+
+/// Only files that are saved caches, or that once were: nothing else is removed by mistake.
+void check_removable(const std::string& name, const std::string& path) {
+  for (const FolderEntry& entry : file_ops().list(path.substr(0, path.rfind('/')))) {
+    if (path.substr(path.rfind('/') + 1) == entry.name && !entry.is_writable)
+      throw ArgumentError(
+          fmt::format("{} is pinned: its file is write-protected; chmod u+w {} "
+                      "first",
+                      name, path));
+  }
+  const auto file = file_ops().open(path);
+  std::string magic(std::min<std::uint64_t>(file->size(), 8), ' ');
+  file->read_at(0, std::as_writable_bytes(std::span(magic)));
+  if (magic != "QUIREKV\n")
+    throw FormatError(path, "is no saved cache, and stays; it does not begin with QUIREKV");
+}
+
+int remove(const std::vector<std::string>& names, const Common& common) {
+  QUIRE_CHECK(!names.empty(), "which saved cache? (quire cache list)");
+  for (const std::string& name : names) check_removable(name, saved_cache_path(name));
+  Json::Array removed;
+  for (const std::string& name : names) {
+    file_ops().remove(saved_cache_path(name));
+    removed.push_back(name);
+  }
+  if (common.json) {
+    Json out;
+    out["removed"] = std::move(removed);
+    print_json(out);
+  }
+  return kOk;
+}
+
+}  // namespace
+
+int cache(Arguments arguments) {
+  Common common;
+  std::optional<std::string> action;
+  std::vector<std::string> names;
+  Options options(
+      "cache", "list | verify [NAME]… | rm NAME…",
+      "Caches that quire run --save-cache left in ~/.cache/quire/caches, or at a path.");
+  options.argument("ACTION", action, "list, verify or rm");
+  options.arguments("NAME", names, "A name in that folder, or a path with a slash");
+  options.group("Output");
+  options.flag("--json", common.json, "Print one JSON object (docs/json.md)");
+  if (!options.parse(arguments)) return kOk;
+  const std::string& what = options.need(action, "list, verify or rm");
+  if (what == "list") {
+    QUIRE_CHECK(names.empty(), "quire cache list takes no name");
+    return list(common);
+  }
+  if (what == "verify") return verify(std::move(names), common);
+  if (what == "rm") return remove(names, common);
+  throw ArgumentError(fmt::format("'{}' is no action on saved caches; list, verify or rm", what));
+}
+
+}  // namespace quire::cli

@@ -1,0 +1,124 @@
+#include "cli/paged_session.h"
+
+#include <algorithm>
+#include <ctime>
+#include <utility>
+
+#include "cli/figures.h"
+#include "cli/model_name.h"
+#include "cli/session_setup.h"
+#include "quire/base/error.h"
+#include "quire/model/identity.h"
+
+namespace quire::cli {
+namespace {
+
+constexpr std::int64_t kMostTokens = std::int64_t{1} << 40;
+
+cache::PagedCache& paged_cache(generate::Session& session) {
+  return dynamic_cast<cache::PagedCache&>(session.cache());
+}
+
+}  // namespace
+
+void add_cache_choice(Options& options, CacheChoice& choice) {
+  options.choice("--cache", choice.kind, {"full", "paged"}, "What the cache keeps [full]");
+  options.integer("--budget", choice.budget, {1, kMostTokens}, "Tokens that all pages hold (paged)",
+                  Suffix::kSize);
+  options.text("--save-cache", "F", choice.save, "Save what the documents left in the cache");
+  options.text("--load-cache", "F", choice.load,
+               "Begin with a saved cache; --file may be left out");
+}
+
+bool is_paged(const CacheChoice& choice, bool forks) {
+  return choice.kind == "paged" || choice.save || choice.load || forks;
+}
+
+void check(const CacheChoice& choice, bool forks) {
+  QUIRE_CHECK(choice.kind != "full" || !is_paged({"", {}, choice.save, choice.load}, forks),
+              "--cache full is not made of pages; leave it out with --questions, --save-cache and "
+              "--load-cache");
+  QUIRE_CHECK(!choice.budget || is_paged(choice, forks), "--budget bounds --cache paged, not full");
+  if (choice.save) static_cast<void>(saved_cache_path(*choice.save));
+}
+
+std::unique_ptr<cache::SavedCache> open_saved(const CacheChoice& choice, const Common& common,
+                                              const model::ModelFile& file) {
+  if (!choice.load) return nullptr;
+  auto saved = std::make_unique<cache::SavedCache>(saved_cache_path(*choice.load));
+  QUIRE_CHECK(!common.kv || kv_type(common) == saved->info().kv, "--kv is ", *common.kv, ", but ",
+              *choice.load, " holds ", to_string(saved->info().kv));
+  for (const std::int32_t id : saved->tokens()) {
+    if (id >= file.config().V)
+      throw FormatError(saved_cache_path(*choice.load),
+                        concat("holds token ", id, ", but the model has ", file.config().V));
+  }
+  return saved;
+}
+
+PagedSession make_paged_session(const model::Model& model,
+                                std::shared_ptr<const text::Tokenizer> tokenizer,
+                                const CacheChoice& choice, const cache::SavedCache* saved, DType kv,
+                                std::int64_t context, std::int64_t budget_tokens) {
+  cache::PagedSpec spec = model.paged_spec(kv);
+  spec.budget_tokens = choice.budget.value_or(budget_tokens);
+  if (saved != nullptr) spec.page_tokens = saved->info().page_tokens;
+  const Stopwatch watch;
+  if (choice.save || choice.load) spec.identity = model::model_identity(model.file(), model.mode());
+  auto pool = std::make_shared<cache::PagedPool>(std::move(spec));
+  std::unique_ptr<cache::PagedCache> cache;
+  std::vector<std::int32_t> held;
+  if (saved != nullptr) {
+    cache = saved->load(pool, context);
+    held.assign(saved->tokens().begin(), saved->tokens().end());
+  } else {
+    cache = std::make_unique<cache::PagedCache>(pool, context);
+  }
+  const double seconds = watch.seconds();
+  return {generate::Session(model, std::move(tokenizer), std::move(cache), model.file().stop_ids(),
+                            std::move(held)),
+          std::move(pool), saved != nullptr ? seconds : 0};
+}
+
+bool read_up_to(generate::Session& session, std::span<const std::int32_t> ids, const Common& common,
+                std::int64_t& read) {
+  const auto held = session.ids();
+  const auto same =
+      std::mismatch(held.begin(),
+                    held.begin() + static_cast<std::ptrdiff_t>(std::min(held.size(), ids.size())),
+                    ids.begin())
+          .first -
+      held.begin();
+  session.truncate(same);
+  const auto before = static_cast<std::int64_t>(session.ids().size());
+  const bool finished =
+      read_with_progress(session, ids.subspan(static_cast<std::size_t>(same)), common);
+  read += static_cast<std::int64_t>(session.ids().size()) - before;
+  return finished;
+}
+
+double save(const CacheChoice& choice, generate::Session& session, const model::Model& model) {
+  if (!choice.save) return 0;
+  const Stopwatch watch;
+  const std::string path = saved_cache_path(*choice.save);
+  if (path != *choice.save) file_ops().make_folder(saved_caches_folder());
+  cache::save_cache(paged_cache(session), path, model.config().name,
+                    static_cast<std::int64_t>(std::time(nullptr)));
+  return watch.seconds();
+}
+
+Json paged_json(const cache::PagedPool& pool, std::int64_t tokens) {
+  const cache::BlockCounts counts = pool.counts();
+  Json out;
+  out["policy"] = "paged";
+  out["type"] = kv_name(pool.spec().kv);
+  out["tokens"] = tokens;
+  out["page_tokens"] = pool.spec().page_tokens;
+  out["budget_tokens"] = counts.blocks * pool.spec().page_tokens;
+  out["pages"] = counts.blocks - counts.free;
+  out["hits"] = counts.hits;
+  out["evictions"] = counts.evictions;
+  return out;
+}
+
+}  // namespace quire::cli

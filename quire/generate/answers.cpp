@@ -1,0 +1,203 @@
+#include "quire/generate/answers.h"
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <utility>
+
+#include "quire/cache/paged.h"
+#include "quire/generate/feed.h"
+#include "quire/generate/generation.h"
+#include "quire/generate/session_impl.h"
+
+namespace quire::generate {
+namespace {
+
+using Ids = std::vector<std::int32_t>;
+
+/// A question that is read, or an answer that is written.
+struct Running {
+  std::size_t question;
+  std::unique_ptr<cache::PagedCache> cache;
+  Ids history;        // document, question, answer
+  std::size_t fed;    // of history
+  std::int64_t cost;  // pages that it may come to need
+  Generation answer;
+};
+
+class Answers {
+ public:
+  Answers(const model::Model& model, const text::Tokenizer& tokenizer,
+          std::span<const std::int32_t> stop_ids, const cache::PagedCache& document,
+          std::span<const std::int32_t> read, std::span<const Ids> questions,
+          const GenerateSpec& spec, const AnswerEvents& events)
+      : model_(model),
+        tokenizer_(tokenizer),
+        stop_ids_(stop_ids),
+        document_(document),
+        read_(read),
+        questions_(questions),
+        spec_(spec),
+        events_(events),
+        results_(questions.size()) {
+    const cache::BlockCounts counts = document.pool()->counts();
+    budget_ = counts.blocks - counts.held - counts.pinned;
+    for (const Ids& question : questions) check(question);
+  }
+
+  std::vector<GenerateResult> operator()() {
+    while (!is_interrupted_) {
+      begin_what_fits();
+      if (running_.empty()) break;
+      step();
+    }
+    for (const auto& one : running_) {
+      one->answer.interrupt();
+      end(*one);
+    }
+    for (; next_ < questions_.size(); ++next_)
+      results_[next_].finish_reason = FinishReason::kInterrupted;
+    return std::move(results_);
+  }
+
+ private:
+  std::int64_t context() const { return document_.capacity(); }
+
+  /// Pages beyond those of the document that a question and its answer may fill.
+  std::int64_t cost(const Ids& question) const {
+    const std::int64_t Z = document_.pool()->spec().page_tokens, before = document_.length(),
+                       asked = before + static_cast<std::int64_t>(question.size()),
+                       room = context() - asked,
+                       most = spec_.max_tokens < 0 ? room : std::min(room, spec_.max_tokens);
+    return (asked + most + Z - 1) / Z - before / Z;
+  }
+
+  void check(const Ids& question) const {
+    QUIRE_CHECK(!question.empty(), "a question has no tokens");
+    check_room(static_cast<std::int64_t>(question.size()), document_.length(), context());
+    const cache::PagedSpec& pool = document_.pool()->spec();
+    const std::int64_t most = cost(question);
+    if (most > budget_) {
+      throw OutOfMemory(concat("a question and its answer may need ", most * pool.page_tokens,
+                               " tokens of the cache beside the document's, but its budget of ",
+                               document_.pool()->counts().blocks * pool.page_tokens,
+                               " tokens has only ", budget_ * pool.page_tokens,
+                               " left; give a larger --budget, or fewer --max-tokens"));
+    }
+  }
+
+  void begin_what_fits() {
+    for (; next_ < questions_.size(); ++next_) {
+      const std::int64_t most = cost(questions_[next_]);
+      if (used_ + most > budget_) return;
+      if (static_cast<std::int64_t>(running_.size()) == model_.max_chunk()) return;
+      used_ += most;
+      const std::size_t question = next_;
+      Ids history(read_.begin(), read_.end());
+      history.insert(history.end(), questions_[question].begin(), questions_[question].end());
+      running_.push_back(std::unique_ptr<Running>(
+          new Running{question, document_.fork_paged(), std::move(history), read_.size(), most,
+                      Generation(tokenizer_, stop_ids_, spec_, [this, question](auto text) {
+                        if (events_.text && !events_.text(question, text)) is_interrupted_ = true;
+                        return !is_interrupted_;
+                      })}));
+    }
+  }
+
+  /// One call of the model: a token of each answer, and of the questions what the call has room
+  /// for.
+  void step() {
+    Ids ids;
+    std::vector<cache::PagedCache*> caches;
+    std::vector<std::int64_t> counts;
+    std::vector<Running*> members;
+    auto room = static_cast<std::size_t>(model_.max_chunk()) - running_.size();
+    for (const auto& one : running_) {
+      const std::size_t waiting = one->history.size() - one->fed;
+      const std::size_t more = std::min(waiting - 1, room);  // one has its place already
+      room -= more;
+      const auto begin = one->history.begin() + static_cast<std::ptrdiff_t>(one->fed);
+      ids.insert(ids.end(), begin, begin + static_cast<std::ptrdiff_t>(more) + 1);
+      one->fed += more + 1;
+      caches.push_back(one->cache.get());
+      counts.push_back(static_cast<std::int64_t>(more) + 1);
+      members.push_back(one.get());
+    }
+    cache::PagedBatch batch(caches, counts);
+    take(model_.forward(ids, batch), members, counts);
+    for (std::size_t i = running_.size(); i-- > 0;) {
+      Running& one = *running_[i];
+      const auto length = static_cast<std::int64_t>(one.history.size());
+      if (one.fed < one.history.size() && !one.answer.is_over(length, context())) continue;
+      end(one);
+      running_.erase(running_.begin() + static_cast<std::ptrdiff_t>(i));
+    }
+  }
+
+  /// The next token of everyone whose tokens have all been fed.
+  void take(const Tensor& hidden_ND, const std::vector<Running*>& members,
+            const std::vector<std::int64_t>& counts) {
+    const std::int64_t D = hidden_ND.size(1);
+    std::vector<Running*> ready;
+    std::vector<std::int64_t> rows;
+    std::int64_t row = -1;
+    for (std::size_t b = 0; b < members.size(); ++b) {
+      row += counts[b];
+      if (members[b]->fed < members[b]->history.size()) continue;
+      ready.push_back(members[b]);
+      rows.push_back(row);
+    }
+    if (ready.empty()) return;
+    const auto R = static_cast<std::int64_t>(rows.size());
+    Tensor last_RD = Tensor::empty({R, D}, DType::kF32);
+    for (std::int64_t r = 0; r < R; ++r) {
+      std::memcpy(last_RD.mutable_data<float>() + r * D,
+                  hidden_ND.data<float>() + rows[static_cast<std::size_t>(r)] * D,
+                  static_cast<std::size_t>(D) * sizeof(float));
+    }
+    const Tensor logits_RV = model_.logits(last_RD);
+    const std::int64_t V = logits_RV.size(1);
+    for (std::int64_t r = 0; r < R; ++r) {
+      Running& one = *ready[static_cast<std::size_t>(r)];
+      const auto length = static_cast<std::int64_t>(one.history.size());
+      if (one.answer.is_over(length, context())) continue;
+      const auto id = one.answer.next(logits_RV.data<float>() + r * V, V, one.history);
+      if (id) one.history.push_back(*id);
+    }
+  }
+
+  void end(Running& one) {
+    GenerateResult& result = results_[one.question];
+    result = one.answer.finish();
+    used_ -= one.cost;
+    if (events_.finished) events_.finished(one.question, result);
+  }
+
+  const model::Model& model_;
+  const text::Tokenizer& tokenizer_;
+  std::span<const std::int32_t> stop_ids_;
+  const cache::PagedCache& document_;
+  std::span<const std::int32_t> read_;
+  std::span<const Ids> questions_;
+  const GenerateSpec& spec_;
+  const AnswerEvents& events_;
+  std::vector<GenerateResult> results_;
+  std::vector<std::unique_ptr<Running>> running_;
+  std::size_t next_ = 0;                // the first question that was not begun
+  std::int64_t budget_ = 0, used_ = 0;  // pages
+  bool is_interrupted_ = false;
+};
+
+}  // namespace
+
+std::vector<GenerateResult> answer_each(Session& document, std::span<const Ids> questions,
+                                        const GenerateSpec& spec, const AnswerEvents& events) {
+  Session::Impl& impl = *document.impl_;
+  auto* paged = dynamic_cast<cache::PagedCache*>(impl.cache.get());
+  QUIRE_CHECK(paged != nullptr, "several questions need a cache that can be forked: --cache paged");
+  impl.feed_rest();
+  return Answers(impl.model, *impl.tokenizer, impl.stop_ids, *paged, impl.ids, questions, spec,
+                 events)();
+}
+
+}  // namespace quire::generate

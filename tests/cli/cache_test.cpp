@@ -1,0 +1,200 @@
+// Paged caches, questions and saved caches from the command line, with a tiny model.
+#include <gmock/gmock.h>
+#include <sys/stat.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "quire/base/json.h"
+#include "tests/cli/program.h"
+
+namespace quire::test {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+const std::string kText = "the quick brown fox jumps over the lazy dog and runs away\n";
+
+const Json& at(const Json& object, const char* key) {
+  const Json* value = object.find(key);
+  if (value == nullptr) throw std::runtime_error(std::string("no key ") + key);
+  return *value;
+}
+
+std::vector<Json> objects(const std::string& out) {
+  std::vector<Json> all;
+  for (std::size_t begin = 0; begin < out.size();) {
+    const std::size_t end = out.find('\n', begin);
+    all.push_back(Json::parse(out.substr(begin, end - begin), "stdout"));
+    begin = end + 1;
+  }
+  return all;
+}
+
+/// A home of this test alone, and runs of the program in it.
+class CacheCommand : public testing::Test {
+ protected:
+  CacheCommand()
+      : model_(tiny_model()),
+        document_(scratch_file("document", kText)),
+        home_(scratch_folder() + "/home") {
+    std::filesystem::remove_all(home_);
+  }
+  Ended call(const std::vector<std::string>& arguments) const {
+    return quire(arguments, {.environment = {{"XDG_CACHE_HOME", home_}}});
+  }
+  Json json(std::vector<std::string> arguments) const {
+    arguments.push_back("--json");
+    const Ended ended = call(arguments);
+    EXPECT_EQ(ended.code, 0) << ended.err;
+    return objects(ended.out).back();
+  }
+  std::vector<std::string> run(std::vector<std::string> more) const {
+    std::vector<std::string> out{"run", model_, "--raw", "--ignore-eos", "--max-tokens", "6"};
+    out.insert(out.end(), more.begin(), more.end());
+    return out;
+  }
+  std::string ids(const std::vector<std::string>& arguments) const {
+    return at(json(run(arguments)), "ids").dump();
+  }
+  std::string caches() const { return home_ + "/quire/caches"; }
+
+  std::string model_, document_, home_;
+};
+
+TEST_F(CacheCommand, I7_paged_writes_what_full_writes) {
+  for (const char* kv : {"f32", "f16", "i8"}) {
+    const std::string full = ids({"--file", document_, "why", "--kv", kv});
+    EXPECT_EQ(ids({"--file", document_, "why", "--kv", kv, "--cache", "paged"}), full);
+    EXPECT_EQ(ids({"--file", document_, "why", "--kv", kv, "--cache", "paged", "--threads", "1"}),
+              full);
+  }
+  const Json out = json(run({"--file", document_, "why", "--cache", "paged", "--budget", "128"}));
+  EXPECT_EQ(at(at(out, "cache"), "policy").as_string(), "paged");
+  EXPECT_EQ(at(at(out, "cache"), "budget_tokens").as_int(), 128);
+  EXPECT_EQ(at(at(out, "cache"), "tokens").as_int(), at(out, "prompt_tokens").as_int() + 6);
+}
+
+TEST_F(CacheCommand, K7_a_budget_that_is_too_small_is_named) {
+  const Ended ended = call(
+      run({"--file", document_, "--file", document_, "why", "--cache", "paged", "--budget", "1"}));
+  EXPECT_EQ(ended.code, 4);
+  EXPECT_THAT(ended.err, HasSubstr("budget of 64 tokens"));
+}
+
+TEST_F(CacheCommand, I11_answers_are_those_that_are_given_alone) {
+  const std::string file = scratch_file("questions", "why\n\nwhere is the dog\r\nwho\n");
+  const Ended ended = call(run({"--file", document_, "--questions", file, "--json"}));
+  ASSERT_EQ(ended.code, 0) << ended.err;
+  const std::vector<Json> all = objects(ended.out);
+  ASSERT_EQ(all.size(), 4u);
+  const std::vector<std::string> questions = {"why", "where is the dog", "who"};
+  std::string expected;
+  for (std::size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(at(all[i], "question").as_string(), questions[i]);
+    const Json alone = json(run({"--file", document_, questions[i]}));
+    EXPECT_EQ(at(all[i], "ids").dump(), at(alone, "ids").dump());
+    EXPECT_EQ(at(all[i], "text").dump(), at(alone, "text").dump());
+    EXPECT_EQ(at(all[i], "prompt_tokens").dump(), at(alone, "prompt_tokens").dump());
+    EXPECT_EQ(at(all[i], "finish_reason").as_string(), "length");
+    const Ended text = call(run({"--file", document_, questions[i]}));
+    expected += "> " + questions[i] + "\n" + text.out + "\n";
+  }
+  EXPECT_EQ(at(all[3], "questions").as_int(), 3);
+  EXPECT_EQ(at(all[3], "generated_tokens").as_int(), 18);
+  const Ended text = call(run({"--file", document_, "--questions", file}));
+  EXPECT_EQ(text.out, expected);
+}
+
+TEST_F(CacheCommand, INF_11_a_saved_document_is_reopened_and_asked) {
+  const std::string expected = ids({"--file", document_, "why"});
+  EXPECT_EQ(ids({"--file", document_, "why", "--save-cache", "doc"}), expected);
+  struct stat folder {};
+  ASSERT_EQ(::stat(caches().c_str(), &folder), 0);
+  EXPECT_EQ(folder.st_mode & 0777, 0700u);
+  const Json out = json(run({"why", "--load-cache", "doc"}));
+  EXPECT_EQ(at(out, "ids").dump(), expected);
+  EXPECT_GE(at(out, "reopen_s").as_double(), 0);
+  // With the file too; with one that was edited near its end; and another question.
+  EXPECT_EQ(ids({"--file", document_, "why", "--load-cache", "doc"}), expected);
+  const std::string edited =
+      scratch_file("edited", kText.substr(0, kText.size() - 10) + " walks home\n");
+  EXPECT_EQ(ids({"--file", edited, "why", "--load-cache", "doc"}), ids({"--file", edited, "why"}));
+  EXPECT_EQ(ids({"who", "--load-cache", "doc"}), ids({"--file", document_, "who"}));
+  const std::string file = scratch_file("questions", "why\nwho\n");
+  const Ended asked = call(run({"--questions", file, "--load-cache", "doc", "--json"}));
+  ASSERT_EQ(asked.code, 0) << asked.err;
+  EXPECT_EQ(at(objects(asked.out)[0], "ids").dump(), expected);
+}
+
+TEST_F(CacheCommand, a_saved_cache_is_listed_verified_and_removed) {
+  EXPECT_EQ(call({"cache", "list"}).out, "");
+  ASSERT_EQ(call(run({"--file", document_, "--save-cache", "doc"})).code, 0);
+  std::ofstream(caches() + "/foreign") << "something else";
+  EXPECT_THAT(call({"cache", "list"}).out, HasSubstr("doc"));
+  EXPECT_THAT(call({"cache", "list"}).err, HasSubstr("1 other files"));
+  const Json list = json({"cache", "list"});
+  ASSERT_EQ(at(list, "rows").as_array().size(), 1u);
+  const Json& row = at(list, "rows").as_array()[0];
+  EXPECT_EQ(at(row, "file").as_string(), "doc");
+  EXPECT_GT(at(row, "tokens").as_int(), 10);
+  EXPECT_EQ(at(row, "bytes").as_int(),
+            static_cast<std::int64_t>(std::filesystem::file_size(caches() + "/doc")));
+  EXPECT_FALSE(at(row, "pinned").as_bool());
+  EXPECT_EQ(at(list, "foreign").as_int(), 1);
+  EXPECT_EQ(call({"cache", "verify", "doc"}).code, 0);
+  EXPECT_EQ(call({"cache", "verify"}).code, 3) << "the foreign file is no saved cache";
+  EXPECT_EQ(call({"cache", "rm", "foreign"}).code, 3);
+  EXPECT_TRUE(std::filesystem::exists(caches() + "/foreign"));
+  ASSERT_EQ(::chmod((caches() + "/doc").c_str(), 0400), 0);
+  EXPECT_TRUE(at(at(json({"cache", "list"}), "rows").as_array()[0], "pinned").as_bool());
+  EXPECT_THAT(call({"cache", "rm", "doc"}).err, HasSubstr("pinned"));
+  ASSERT_EQ(::chmod((caches() + "/doc").c_str(), 0600), 0);
+  EXPECT_EQ(call({"cache", "rm", "doc"}).code, 0);
+  EXPECT_FALSE(std::filesystem::exists(caches() + "/doc"));
+  EXPECT_EQ(call({"cache", "rm", "doc"}).code, 5);
+}
+
+TEST_F(CacheCommand, D4_D9_a_damaged_or_foreign_cache_answers_nothing) {
+  const std::string path = scratch_folder() + "/doc";
+  ASSERT_EQ(call(run({"--file", document_, "--save-cache", path})).code, 0);
+  const std::string bytes = read_file(path);
+  std::string damaged = bytes;
+  damaged[damaged.size() - 5000] = static_cast<char>(damaged[damaged.size() - 5000] ^ 4);
+  std::ofstream(path, std::ios::binary) << damaged;
+  const Ended flipped = call(run({"why", "--load-cache", path}));
+  EXPECT_EQ(flipped.code, 3);
+  EXPECT_EQ(flipped.out, "");
+  EXPECT_THAT(flipped.err, HasSubstr("is damaged"));
+  EXPECT_EQ(call({"cache", "verify", path}).code, 3);
+  std::ofstream(path, std::ios::binary) << bytes;
+  EXPECT_EQ(call(run({"why", "--load-cache", path})).code, 0);
+  EXPECT_EQ(call(run({"why", "--load-cache", path, "--mode", "exact"})).code, 3);
+  EXPECT_EQ(call(run({"why", "--load-cache", path, "--kv", "i8"})).code, 2);
+  EXPECT_EQ(call(run({"why", "--load-cache", document_})).code, 3);
+  EXPECT_EQ(call(run({"why", "--load-cache", "absent"})).code, 5);
+}
+
+TEST_F(CacheCommand, refuses_options_that_contradict_each_other) {
+  const auto refused = [&](const std::vector<std::string>& arguments, const std::string& word) {
+    const Ended ended = call(run(arguments));
+    EXPECT_EQ(ended.code, 2) << word;
+    EXPECT_THAT(ended.err, HasSubstr(word));
+  };
+  const std::string file = scratch_file("questions", "why\n");
+  refused({"why", "--cache", "full", "--save-cache", "x"}, "--cache full");
+  refused({"why", "--budget", "100"}, "--budget");
+  refused({"why", "--questions", file}, "PROMPT and --questions");
+  refused({"why", "--file", document_, "--save-cache", "x y"}, "cannot name");
+  refused({"why", "--file", document_, "--save-cache", ".hidden"}, "cannot name");
+  refused({"why", "--save-cache", "x"}, "no document");
+  EXPECT_EQ(call(run({"--questions", scratch_file("none", "\n \n")})).code, 3);
+  EXPECT_EQ(call({"cache"}).code, 2);
+  EXPECT_EQ(call({"cache", "burn"}).code, 2);
+  EXPECT_EQ(call({"cache", "rm"}).code, 2);
+  EXPECT_EQ(call({"cache", "list", "x"}).code, 2);
+}
+
+}  // namespace
+}  // namespace quire::test
