@@ -16,6 +16,8 @@ UNTESTED = {
     "quire/base/simd_portable.h": "an implementation of simd.h; simd_test.cpp tests them all",
     "quire/ops/attention/kv_view.h": "a plain struct without functions; attention_test.cpp is about nothing else",
     "quire/ops/index/reduce.h": "enums alone; scatter_reduce_test.cpp is about nothing else",
+    "quire/ops/moe/expert_activation_kind.h": "enums alone; expert_activation_test.cpp is about nothing else",
+    "quire/ops/moe/routing_spec.h": "enums alone; routing_test.cpp is about nothing else",
     "quire/cache/kv_cache.h": "an interface; each cache that implements it has its test",
 }
 

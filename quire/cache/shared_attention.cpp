@@ -84,6 +84,21 @@ class Run {
   std::int64_t own_scratch(std::int64_t queries) const {
     return kernel::attention_scratch(queries * group_, own_.kv.K, width_);
   }
+  std::int64_t query_floats(std::int64_t queries) const { return queries * group_ * own_.kv.K; }
+
+  /// Queries [first, last) of sequence b, which begins at row `start`, with the heads of kv head g:
+  /// one after the other, as the kernel wants them; in `memory`, unless they lie so already.
+  AttentionRows rows_with_queries(std::int64_t b, std::int64_t g, std::int64_t first,
+                                  std::int64_t last, std::int64_t start, float* memory) const {
+    const std::int64_t K = own_.kv.K;
+    const float* from = own_.q_NHK + ((start + first) * own_.H + g * group_) * K;
+    AttentionRows rows{b, g, first, last, from, INT64_MAX};
+    if (last - first == 1 || group_ == own_.H) return rows;
+    for (std::int64_t i = 0; i < last - first; ++i)
+      std::copy_n(from + i * own_.H * K, group_ * K, memory + i * group_ * K);
+    rows.q = memory;
+    return rows;
+  }
 
   /// The totals of all rows over the shared chunks.
   void shared_part() {
@@ -95,10 +110,12 @@ class Run {
     if (blocks == 1) return split_part();
     thread_pool().run(own_.kv.G * blocks, [&](std::int64_t i) {
       const std::int64_t g = i / blocks, first = i % blocks * kBlockQueries;
-      const AttentionRows rows{0, g, first, std::min(own_.N, first + kBlockQueries)};
-      const std::int64_t queries = rows.last - rows.first;
-      float* memory = scratch(own_scratch(queries) + state_floats(queries));
-      const SoftmaxState part = state_at(memory + own_scratch(queries), queries);
+      const std::int64_t last = std::min(own_.N, first + kBlockQueries), queries = last - first;
+      float* memory = scratch(own_scratch(queries) + state_floats(queries) + query_floats(queries));
+      float* state = memory + own_scratch(queries);
+      const SoftmaxState part = state_at(state, queries);
+      AttentionRows rows = rows_with_queries(0, g, first, last, 0, state + state_floats(queries));
+      rows.until = length_;
       for (std::int64_t chunk = 0; chunk < chunks_; ++chunk)
         add(all_, rows, chunk, part, rows_of(total(g), first), memory);
     });
@@ -109,9 +126,12 @@ class Run {
     const std::int64_t floats = state_floats(own_.N), G = own_.kv.G;
     float* parts = partial_results(G * chunks_ * floats);
     thread_pool().run(G * chunks_, [&](std::int64_t i) {
+      float* memory = scratch(own_scratch(own_.N) + query_floats(own_.N));
+      AttentionRows rows =
+          rows_with_queries(0, i / chunks_, 0, own_.N, 0, memory + own_scratch(own_.N));
+      rows.until = (i % chunks_ + 1) * kernel::kChunkKeys;  // the next chunk may be another's
       QUIRE_FOR_ISA(attention_chunk)
-      (all_, {0, i / chunks_, 0, own_.N}, i % chunks_, state_at(parts + i * floats, own_.N),
-       scratch(own_scratch(own_.N)));
+      (all_, rows, i % chunks_, state_at(parts + i * floats, own_.N), memory);
     });
     const std::int64_t pieces = (own_.N + kMergedQueries - 1) / kMergedQueries;
     thread_pool().run(G * pieces, [&](std::int64_t i) {
@@ -138,12 +158,14 @@ class Run {
   void own_part(std::int64_t b, std::int64_t g) {
     const std::int64_t start = own_.start_J[b], queries = own_.start_J[b + 1] - start;
     for (std::int64_t first = 0; first < queries; first += kBlockQueries) {
-      const AttentionRows rows{b, g, first, std::min(queries, first + kBlockQueries)};
-      const std::int64_t count = rows.last - first;
+      const std::int64_t last = std::min(queries, first + kBlockQueries), count = last - first;
       // The last query of the block stands beside this key.
-      const std::int64_t end = own_.kv.length_BG[b] - queries + rows.last;
-      float* memory = scratch(own_scratch(count) + state_floats(count));
-      const SoftmaxState part = state_at(memory + own_scratch(count), count);
+      const std::int64_t end = own_.kv.length_BG[b] - queries + last;
+      float* memory = scratch(own_scratch(count) + state_floats(count) + query_floats(count));
+      float* state = memory + own_scratch(count);
+      const SoftmaxState part = state_at(state, count);
+      const AttentionRows rows =
+          rows_with_queries(b, g, first, last, start, state + state_floats(count));
       const SoftmaxState into = rows_of(total(g), start + first);
       for (std::int64_t chunk = chunks_; chunk * kernel::kChunkKeys < end; ++chunk)
         add(own_, rows, chunk, part, into, memory);

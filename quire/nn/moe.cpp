@@ -22,15 +22,15 @@ std::optional<Tensor> option(const Tensor& x) {
 
 Tensor experts_of(const Tensor& x, const MoE<Tensor>& w, const MoESpec& spec,
                   const ExpertOrder& order, const Tensor& gates) {
-  const ExpertMlp experts{{w.up_EDF, option(w.up_bias)}, {w.down_EFD, option(w.down_bias)},
-                          spec.activation};
+  const ExpertMlp experts{
+      {w.up_EDF, option(w.up_bias)}, {w.down_EFD, option(w.down_bias)}, spec.activation};
   return expert_mlp(x, experts, order, gates).out_ND;
 }
 
 grad::Var experts_of(const grad::Var& x, const MoE<grad::Var>& w, const MoESpec& spec,
                      const ExpertOrder& order, const grad::Var& gates) {
-  const grad::ExpertMlpVar experts{{w.up_EDF, w.up_bias}, {w.down_EFD, w.down_bias},
-                                   spec.activation};
+  const grad::ExpertMlpVar experts{
+      {w.up_EDF, w.up_bias}, {w.down_EFD, w.down_bias}, spec.activation};
   return expert_mlp(x, experts, order, gates, spec.keep);
 }
 
@@ -48,8 +48,8 @@ template <class V>
 MoEResult<V> moe(const V& x_ND, const MoE<V>& weights, const MoESpec& spec) {
   V logits = matmul(x_ND, weights.router_DE);
   auto routing = route(logits, spec.routing, spec.bias_E);
-  const Tensor here = spec.map_E ? map_experts(routing.experts_NC, *spec.map_E)
-                                 : routing.experts_NC;
+  const Tensor here =
+      spec.map_E ? map_experts(routing.experts_NC, *spec.map_E) : routing.experts_NC;
   const ExpertOrder order = expert_order(here, value_of(weights.up_EDF).size(0));
   V out = experts_of(x_ND, weights, spec, order, routing.gates_NC);
   if (given(weights.shared_up)) {
@@ -79,8 +79,8 @@ MoE<grad::Var> trained(const MoE<Tensor>& weights) {
   const auto leaf = [](const Tensor& x) {
     return given(x) ? grad::Var(x, grad::Needs::kGradient) : grad::Var();
   };
-  return {leaf(weights.router_DE), leaf(weights.up_EDF),    leaf(weights.down_EFD),
-          leaf(weights.up_bias),   leaf(weights.down_bias), leaf(weights.shared_up),
+  return {leaf(weights.router_DE),  leaf(weights.up_EDF),    leaf(weights.down_EFD),
+          leaf(weights.up_bias),    leaf(weights.down_bias), leaf(weights.shared_up),
           leaf(weights.shared_down)};
 }
 

@@ -12,9 +12,9 @@ namespace quire::nn {
 /// does not have stays empty.
 template <class V>
 struct MoE {
-  V router_DE;           // logits = x · router
-  V up_EDF, down_EFD;    // the experts' layers; up has 2F columns for activations of pairs
-  V up_bias, down_bias;  // [E, F or 2F] and [E, D]
+  V router_DE;               // logits = x · router
+  V up_EDF, down_EFD;        // the experts' layers; up has 2F columns for activations of pairs
+  V up_bias, down_bias;      // [E, F or 2F] and [E, D]
   V shared_up, shared_down;  // [D, F' or 2F'] and [F', D]: an expert that every token visits
 };
 

@@ -38,8 +38,8 @@ TEST(GradMoe, MOE_08_FourModesTwiceIsDouble) {
                                                 {{kGrouped, kGrouped, 1}, false}};
   for (const auto& [spec, gated] : modes) {
     const ScatterSpec mode = spec;
-    const test::MoeCase c({.N = 4, .D = 3, .F = 2, .bias = true, .gates = gated}, mode,
-                          DType::kF64, 3);
+    const test::MoeCase c({.N = 4, .D = 3, .F = 2, .bias = true, .gates = gated}, mode, DType::kF64,
+                          3);
     std::vector<Tensor> in{c.x, c.layer.weight_EDF.dense_EDF(), *c.layer.bias_EF};
     if (gated) in.push_back(*c.gates);
     expect_tape_gradients(
@@ -88,8 +88,8 @@ TEST(GradMoe, MOE_08_TwoBackwardsGiveExactlyTwice) {
   const Var x(random_tensor({60, 32}, 2, DType::kF32), Needs::kGradient),
       w(random_tensor({4, 32, 20}, 3, DType::kF32), Needs::kGradient),
       gates(random_tensor({60, 2}, 4, DType::kF32), Needs::kGradient);
-  const Var out = scattered_experts(x, ExpertLayerVar{w, Var()}, order,
-                                    {kScattered, kScattered, 2}, gates);
+  const Var out =
+      scattered_experts(x, ExpertLayerVar{w, Var()}, order, {kScattered, kScattered, 2}, gates);
   const Tensor dout = random_tensor(out.shape(), 5, DType::kF32);
   backward(out, dout, Graph::kRetain);
   std::vector<std::vector<double>> once;
@@ -117,8 +117,8 @@ TEST(GradMoe, MOE_19_QuantizedExpertsPassGradientsToInputsAndGates) {
   EXPECT_EQ(run({{packed.weights, {}}, {back.weights, {}}, {}}),
             run({{packed.dense_EDF, {}}, {back.dense_EDF, {}}, {}}));
   const Var a(x, Needs::kGradient);
-  const Var out = scattered_experts(a, ExpertLayer{packed.weights, {}}, order,
-                                    {kScattered, kGrouped, 2});
+  const Var out =
+      scattered_experts(a, ExpertLayer{packed.weights, {}}, order, {kScattered, kGrouped, 2});
   const Tensor d = random_tensor(out.shape(), 8, DType::kF32);
   backward(out, d);
   EXPECT_EQ(values(a.gradient()),

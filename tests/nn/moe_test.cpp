@@ -44,8 +44,8 @@ std::vector<double> reference(const Tensor& x, const MoE<Tensor>& w, const MoESp
       const std::int64_t global = test::integers(routing.experts_NC)[static_cast<std::size_t>(c)];
       const std::int64_t e = here[static_cast<std::size_t>(global)];
       if (e < 0) continue;
-      const Tensor out = matmul(activate(matmul(token, row(w.up_EDF, e)), spec.activation),
-                                row(w.down_EFD, e));
+      const Tensor out =
+          matmul(activate(matmul(token, row(w.up_EDF, e)), spec.activation), row(w.down_EFD, e));
       sum = add(sum, mul(out, values(routing.gates_NC)[static_cast<std::size_t>(c)]));
     }
     if (w.shared_up.rank() == 2)
@@ -60,8 +60,8 @@ TEST(MoETest, MOE_17_EqualsTheLoopWithASharedExpertAndWithAMap) {
   const Tensor x = random_tensor({9, 6}, 1);
   MoESpec spec{.routing = {.C = 2}};
   const MoE<Tensor> plain = random_layer({4, 6, 5}, DType::kF64);
-  expect_close(values(moe(x, plain, spec).out_ND), reference(x, plain, spec, {0, 1, 2, 3}),
-               "plain", 1e-13);
+  expect_close(values(moe(x, plain, spec).out_ND), reference(x, plain, spec, {0, 1, 2, 3}), "plain",
+               1e-13);
   const MoE<Tensor> shared = random_layer({4, 6, 5, 7}, DType::kF64);
   expect_close(values(moe(x, shared, spec).out_ND), reference(x, shared, spec, {0, 1, 2, 3}),
                "shared", 1e-13);
@@ -108,8 +108,8 @@ TEST(MoETest, MOE_05_TensorsAndVarsGiveTheSameBitsAndEveryWeightItsSlope) {
         },
         {x, layer.router_DE, layer.up_EDF, layer.down_EFD, layer.shared_up, layer.shared_down},
         dout,
-        {in.gradient(), vars.router_DE.gradient(), vars.up_EDF.gradient(),
-         vars.down_EFD.gradient(), vars.shared_up.gradient(), vars.shared_down.gradient()});
+        {in.gradient(), vars.router_DE.gradient(), vars.up_EDF.gradient(), vars.down_EFD.gradient(),
+         vars.shared_up.gradient(), vars.shared_down.gradient()});
   }
 }
 

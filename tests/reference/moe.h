@@ -13,8 +13,8 @@ namespace ref {
 template <class T>
 struct Experts {
   std::size_t D, F, fan = 1, choices = 1;
-  std::vector<std::int64_t> expert;    // of each slot
-  std::vector<T> x, w, bias, gates;    // bias and gates may be empty
+  std::vector<std::int64_t> expert;  // of each slot
+  std::vector<T> x, w, bias, gates;  // bias and gates may be empty
 
   struct Gradients {
     std::vector<T> dx, dw, dbias, dgates;

@@ -55,28 +55,10 @@ const T* element(const void* data, std::int64_t at) {
 // ---- products
 
 WeightBlock block_of(const GroupedProduct& args, const Unit& unit) {
-  const GroupedWeight& w = args.weight;
-  WeightBlock out{};
-  out.dtype = w.dtype;
-  out.type = w.type;
-  out.columns = std::min(kGroupedColumns, args.M - unit.column);
-  out.first = unit.column;
-  if (w.type >= 0) {
-    out.panels = w.panels[unit.e];
-    out.turned = w.turned;
-    out.panel_columns = w.turned ? args.M : args.K;
-    return out;
-  }
-  const auto bytes = static_cast<std::int64_t>(size_of(w.dtype));
-  out.data = static_cast<const std::byte*>(w.data) +
-             (unit.e * w.e_step + unit.column * w.m_step) * bytes;
-  out.k_step = w.k_step * bytes;
-  out.m_step = w.m_step * bytes;
-  return out;
+  return weight_block(args, unit.e, unit.column, std::min(kGroupedColumns, args.M - unit.column));
 }
 
-void product_f32(const GroupedProduct& args, const Unit& unit, const Unit* next,
-                 Scratch& scratch) {
+void product_f32(const GroupedProduct& args, const Unit& unit, const Unit* next, Scratch& scratch) {
   const auto out_bytes = static_cast<std::int64_t>(size_of(args.out_dtype));
   scratch.packed.resize(static_cast<std::size_t>(kGroupedDepth * kGroupedColumns));
   scratch.sums.resize(static_cast<std::size_t>(kRows * kGroupedColumns));
@@ -96,8 +78,7 @@ void product_f32(const GroupedProduct& args, const Unit& unit, const Unit* next,
   block.weight = block_of(args, unit);
   const bool new_block = next != nullptr && (next->e != unit.e || next->column != unit.column);
   if (new_block && args.weight.type < 0) block.weight.next = block_of(args, *next).data;
-  if (args.bias != nullptr)
-    block.bias = element<float>(args.bias, unit.e * args.M + unit.column);
+  if (args.bias != nullptr) block.bias = element<float>(args.bias, unit.e * args.M + unit.column);
   block.out_dtype = args.out_dtype;
   block.packed = scratch.packed.data();
   block.sums = scratch.sums.data();
@@ -113,7 +94,8 @@ void product_f64(const GroupedProduct& args, const Unit& unit) {
     double* out = static_cast<double*>(args.out) + args.out_row(m) * args.M + unit.column;
     std::fill(out, out + columns, 0.0);
     for (std::int64_t k = 0; k < args.K; ++k)
-      for (std::int64_t c = 0; c < columns; ++c) out[c] += x[k] * weight[k * w.k_step + c * w.m_step];
+      for (std::int64_t c = 0; c < columns; ++c)
+        out[c] += x[k] * weight[k * w.k_step + c * w.m_step];
     if (args.bias == nullptr) continue;
     const double* bias = element<double>(args.bias, unit.e * args.M + unit.column);
     for (std::int64_t c = 0; c < columns; ++c) out[c] += bias[c];
@@ -171,8 +153,7 @@ void outer_f32(const GroupedOuter& args, const Unit& unit, Scratch& scratch) {
 void outer_f64(const GroupedOuter& args, const Unit& unit) {
   const std::int64_t columns = std::min(kGroupedColumns, args.M - unit.column);
   for (std::int64_t k = unit.row; k < unit.row + unit.rows; ++k) {
-    double* out =
-        static_cast<double*>(args.out) + (unit.e * args.K + k) * args.M + unit.column;
+    double* out = static_cast<double*>(args.out) + (unit.e * args.K + k) * args.M + unit.column;
     std::fill(out, out + columns, 0.0);
     for (std::int64_t m = args.start_J[unit.e]; m < args.start_J[unit.e + 1]; ++m) {
       const double x = *element<double>(args.x, args.x_row(m) * args.K + k);
@@ -185,6 +166,27 @@ void outer_f64(const GroupedOuter& args, const Unit& unit) {
 }
 
 }  // namespace
+
+WeightBlock weight_block(const GroupedProduct& args, std::int64_t e, std::int64_t first,
+                         std::int64_t columns) {
+  const GroupedWeight& w = args.weight;
+  WeightBlock out{};
+  out.dtype = w.dtype;
+  out.type = w.type;
+  out.columns = columns;
+  out.first = first;
+  if (w.type >= 0) {
+    out.panels = w.panels[e];
+    out.turned = w.turned;
+    out.panel_columns = w.turned ? args.M : args.K;
+    return out;
+  }
+  const auto bytes = static_cast<std::int64_t>(size_of(w.dtype));
+  out.data = static_cast<const std::byte*>(w.data) + (e * w.e_step + first * w.m_step) * bytes;
+  out.k_step = w.k_step * bytes;
+  out.m_step = w.m_step * bytes;
+  return out;
+}
 
 void grouped_product_cpu(const GroupedProduct& args) {
   std::vector<Unit> units;
@@ -209,11 +211,10 @@ void grouped_outer_cpu(const GroupedOuter& args) {
       for (std::int64_t column = 0; column < args.M; column += kGroupedColumns)
         units.push_back({e, k, std::min(kInputs, args.K - k), column});
   const std::int64_t rows = args.start_J[args.E] - args.start_J[0] + args.E;
-  for_units(units, rows * args.K * args.M,
-            [&](const Unit& unit, const Unit*, Scratch& scratch) {
-              if (args.dtype == DType::kF64) return outer_f64(args, unit);
-              outer_f32(args, unit, scratch);
-            });
+  for_units(units, rows * args.K * args.M, [&](const Unit& unit, const Unit*, Scratch& scratch) {
+    if (args.dtype == DType::kF64) return outer_f64(args, unit);
+    outer_f32(args, unit, scratch);
+  });
 }
 
 }  // namespace quire::kernel

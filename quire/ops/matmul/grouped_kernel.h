@@ -66,15 +66,19 @@ inline constexpr std::int64_t kGroupedColumns = 64;
 /// Up to 64 columns of one group's matrix, and what follows it in the order of work.
 struct WeightBlock {
   DType dtype;
-  const std::byte* data;                    // dense: input 0 of the first column
-  std::int64_t k_step, m_step;              // dense: bytes
-  int type;                                 // as in GroupedWeight
-  const std::byte* panels;                  // of the group
-  std::int64_t panel_columns, first;        // inner size of a panel; the first column
+  const std::byte* data;              // dense: input 0 of the first column
+  std::int64_t k_step, m_step;        // dense: bytes
+  int type;                           // as in GroupedWeight
+  const std::byte* panels;            // of the group
+  std::int64_t panel_columns, first;  // inner size of a panel; the first column
   bool turned;
   std::int64_t columns;
   const std::byte* next;  // dense: the block that comes next, or null
 };
+
+/// Columns [first, first + columns) of group e's matrix; `next` is null.
+WeightBlock weight_block(const GroupedProduct& args, std::int64_t e, std::int64_t first,
+                         std::int64_t columns);
 
 /// Some rows of one group times one block.
 struct GroupedBlock {

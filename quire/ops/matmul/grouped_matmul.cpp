@@ -58,8 +58,8 @@ Tensor groups_of_rows(const Tensor& a_NK, const Tensor& b_EKM, const Tensor& sta
 
 Tensor groups_of_inner(const Tensor& a_NK, const Tensor& b_KM, const Tensor& start_J) {
   const Tensor x = rows_of(a_NK.transpose(0, 1)), y = rows_of(b_KM);
-  Tensor out = Tensor::empty({start_J.size(0) - 1, a_NK.size(0), b_KM.size(1)}, a_NK.dtype(),
-                             a_NK.device());
+  Tensor out =
+      Tensor::empty({start_J.size(0) - 1, a_NK.size(0), b_KM.size(1)}, a_NK.dtype(), a_NK.device());
   kernel::GroupedOuter args{};
   args.start_J = start_J.data<std::int64_t>();
   args.E = out.size(0);

@@ -284,7 +284,8 @@ void narrow_floats(void* out, const float* x, std::int64_t count, DType dtype) {
     } else {
       store_f16(two, value);
     }
-    __builtin_memcpy(static_cast<std::byte*>(out) + 2 * c, two, static_cast<std::size_t>(2 * lanes));
+    __builtin_memcpy(static_cast<std::byte*>(out) + 2 * c, two,
+                     static_cast<std::size_t>(2 * lanes));
   }
 }
 

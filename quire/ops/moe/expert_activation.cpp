@@ -4,22 +4,31 @@
 #include "quire/ops/moe/rows.h"
 
 namespace quire {
-namespace {
+namespace moe {
 
-kernel::ActivationRows checked(const Tensor& pre, const ExpertActivation& activation) {
-  check_floating("activate", "pre", pre);
-  QUIRE_CHECK(pre.rank() == 2, "activate: pre has rank ", pre.rank(), ", expected 2");
+kernel::ActivationRows activation_rows(const ExpertActivation& activation, std::int64_t M,
+                                       std::int64_t width) {
   const bool pairs = takes_pairs(activation.kind);
-  QUIRE_CHECK(!pairs || pre.size(1) % 2 == 0, "activate: pre has ", pre.size(1),
-              " columns, expected pairs");
+  QUIRE_CHECK(!pairs || width % 2 == 0, "activate: pre has ", width, " columns, expected pairs");
   kernel::ActivationRows args{};
   args.kind = activation.kind;
   args.layout = activation.layout;
   args.pairs = pairs;
   args.limit = activation.limit;
   args.alpha = activation.alpha;
-  args.M = pre.size(0);
-  args.F = pairs ? pre.size(1) / 2 : pre.size(1);
+  args.M = M;
+  args.F = pairs ? width / 2 : width;
+  return args;
+}
+
+}  // namespace moe
+
+namespace {
+
+kernel::ActivationRows checked(const Tensor& pre, const ExpertActivation& activation) {
+  check_floating("activate", "pre", pre);
+  QUIRE_CHECK(pre.rank() == 2, "activate: pre has rank ", pre.rank(), ", expected 2");
+  kernel::ActivationRows args = moe::activation_rows(activation, pre.size(0), pre.size(1));
   args.dtype = moe::computed_in(pre.dtype());
   return args;
 }

@@ -27,8 +27,7 @@ template <class Math, class V = typename Math::V>
     case ActivationKind::kSwigluClamped: {
       const V held = M::min(a, M::set(limit));
       const V up = M::max(M::min(b, M::set(limit)), M::set(-limit));
-      return M::mul(M::mul(held, M::sigmoid(M::mul(held, M::set(alpha)))),
-                    M::add(up, M::set(1)));
+      return M::mul(M::mul(held, M::sigmoid(M::mul(held, M::set(alpha)))), M::add(up, M::set(1)));
     }
     case ActivationKind::kGlu:
       return M::mul(a, M::sigmoid(b));
@@ -85,7 +84,8 @@ template <class Math, class V = typename Math::V>
       const V bend = M::mul(M::mul(held, M::set(alpha)), M::sub(one, s));
       const V da = M::mul(M::mul(s, M::add(one, bend)), M::add(up, one));
       const V db = M::mul(held, s);
-      return {M::if_less(high, a, none, da), M::if_less(high, b, none, M::if_less(b, low, none, db))};
+      return {M::if_less(high, a, none, da),
+              M::if_less(high, b, none, M::if_less(b, low, none, db))};
     }
     case ActivationKind::kGlu: {
       const V s = M::sigmoid(b);

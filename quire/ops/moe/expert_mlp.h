@@ -33,6 +33,7 @@ struct ExpertMlpResult {
 ///
 /// Throws  ArgumentError as its parts do.
 /// Order   as scattered_experts: the same bits with any number of threads, and those of the parts.
+///         The activation is applied to each tile of the first product while it is in the cache.
 /// Memory  M · F and N · C · D numbers.
 ExpertMlpResult expert_mlp(const Tensor& x_ND, const ExpertMlp& experts, const ExpertOrder& order,
                            const Tensor& gates_NC, Keep keep = Keep::kNothing);

@@ -124,18 +124,18 @@ ExpertOrder order_of_blocks(const PaddedBlocks& blocks, std::int64_t E, std::int
   check_range("slot", slot, 0, slots + 1);
   check_range("expert", expert, -1, E);
   Tensor kept = Tensor::empty({entries}, DType::kI64), of = Tensor::empty({entries}, DType::kI64);
-  const std::int64_t M = kernel::unpad_order_cpu(
-      slot.data<std::int64_t>(), expert.data<std::int64_t>(), count,
-      {.start = nullptr,
-       .slot = nullptr,
-       .E = E,
-       .block_rows = count == 0 ? 1 : entries / count,
-       .padding = slots},
-      kept.mutable_data<std::int64_t>(), of.mutable_data<std::int64_t>());
+  const std::int64_t M =
+      kernel::unpad_order_cpu(slot.data<std::int64_t>(), expert.data<std::int64_t>(), count,
+                              {.start = nullptr,
+                               .slot = nullptr,
+                               .E = E,
+                               .block_rows = count == 0 ? 1 : entries / count,
+                               .padding = slots},
+                              kept.mutable_data<std::int64_t>(), of.mutable_data<std::int64_t>());
   const Tensor experts = of.slice(0, 0, M);
   const auto* sorted = experts.data<std::int64_t>();
   const std::int64_t falling = kernel::first_falling_cpu(sorted, M);
-  QUIRE_CHECK(falling < 0, "expert ", M > 0 && falling >= 0 ? sorted[falling] : 0,
+  QUIRE_CHECK(falling<0, "expert ", M> 0 && falling >= 0 ? sorted[falling] : 0,
               " has a block behind those of a later expert");
   Tensor start_J = Tensor::zeros({E + 1}, DType::kI64);
   kernel::count_experts_cpu(sorted, M, E, start_J.mutable_data<std::int64_t>());

@@ -7,8 +7,8 @@ namespace quire {
 /// Whether the rows of a tensor stand in the order of their tokens, or grouped by expert.
 enum class RowOrder : std::uint8_t { kScattered, kGrouped };
 
-/// Which slots belong to which expert. A slot is one choice of one token: slot n · C + c is choice c
-/// of token n. Expert e has the slots slot_M[start_J[e]] to slot_M[start_J[e + 1] − 1], in order.
+/// Which slots belong to which expert. A slot is one choice of one token: slot n · C + c is choice
+/// c of token n. Expert e has the slots slot_M[start_J[e]] to slot_M[start_J[e + 1] − 1], in order.
 /// Slots of no expert (−1 before sorting) are left out: M is then smaller than the number of slots.
 class ExpertOrder {
  public:
@@ -54,8 +54,8 @@ Tensor inclusive_ends(const ExpertOrder& order);
 ExpertOrder order_of_ends(const Tensor& slot_M, const Tensor& ends_E, std::int64_t slots);
 
 /// The order with each expert's slots padded to whole blocks by the number of slots, as vLLM has
-/// it: slot [blocks · block_rows] and the expert of each block, both i64. And back: E and the number
-/// of slots are told, as padding does not show them.
+/// it: slot [blocks · block_rows] and the expert of each block, both i64. And back: E and the
+/// number of slots are told, as padding does not show them.
 struct PaddedBlocks {
   Tensor slot, expert;
 };

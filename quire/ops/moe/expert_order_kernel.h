@@ -12,8 +12,8 @@ std::int64_t first_repeated_cpu(const std::int64_t* x, std::int64_t count, std::
 /// The first position that is below the one before it, or −1.
 std::int64_t first_falling_cpu(const std::int64_t* x, std::int64_t count);
 
-/// Counts into start[e + 1] (given zeros), sums up, and places the slots; −1 is left out. `slot` has
-/// room for start[E] numbers: it is filled in the second of two calls.
+/// Counts into start[e + 1] (given zeros), sums up, and places the slots; −1 is left out. `slot`
+/// has room for start[E] numbers: it is filled in the second of two calls.
 void count_experts_cpu(const std::int64_t* experts, std::int64_t slots, std::int64_t E,
                        std::int64_t* start);
 void place_slots_cpu(const std::int64_t* experts, std::int64_t slots, std::int64_t E,

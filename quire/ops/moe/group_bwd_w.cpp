@@ -12,8 +12,7 @@ Tensor group_bwd_w(const Tensor& x_MD, const Tensor& dy_MF, const ExpertOrder& o
   check_same_dtype("group_bwd_w", "x_MD", x_MD, "dy_MF", dy_MF);
   moe::check_rows("x_MD", x_MD, order.rows(), dims['D']);
   const Tensor x = moe::computed(x_MD), dy = moe::computed(dy_MF);
-  Tensor out =
-      Tensor::empty({order.experts(), dims['D'], dims['F']}, x_MD.dtype(), x_MD.device());
+  Tensor out = Tensor::empty({order.experts(), dims['D'], dims['F']}, x_MD.dtype(), x_MD.device());
   kernel::GroupedOuter args{};
   args.start_J = order.start_J().data<std::int64_t>();
   args.E = order.experts();

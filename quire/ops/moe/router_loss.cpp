@@ -16,8 +16,7 @@ Tensor checked_experts(const Tensor& logits_NE, const Tensor& experts_NC) {
               ", expected i64");
   const Tensor experts = experts_NC.contiguous_copy();
   const auto* numbers = experts.data<std::int64_t>();
-  const std::int64_t bad =
-      kernel::first_outside_cpu(numbers, experts.elements(), -1, dims['E']);
+  const std::int64_t bad = kernel::first_outside_cpu(numbers, experts.elements(), -1, dims['E']);
   QUIRE_CHECK(bad < 0, "experts_NC[", bad, "] is ", numbers[bad], ", expected -1 to ",
               dims['E'] - 1);
   return experts;

@@ -4,8 +4,8 @@
 
 namespace quire {
 
-/// How unevenly a router spreads its tokens: 1 when every expert gets the same share of both choices
-/// and probability, E when one gets all.
+/// How unevenly a router spreads its tokens: 1 when every expert gets the same share of both
+/// choices and probability, E when one gets all.
 ///
 ///   loss = E · Σ_e (n_e / (N · C)) · P_e        P_e = mean over tokens of softmax(logits)[e]
 ///

@@ -75,8 +75,7 @@ Tensor route_backward(const Tensor& dgates_NC, const Tensor& logits_NE, const Te
               ", expected i64");
   Tensor experts = experts_NC.to(DType::kI64);
   auto* numbers = experts.mutable_data<std::int64_t>();
-  const std::int64_t bad =
-      kernel::first_outside_cpu(numbers, experts.elements(), 0, dims['E']);
+  const std::int64_t bad = kernel::first_outside_cpu(numbers, experts.elements(), 0, dims['E']);
   QUIRE_CHECK(bad < 0, "experts_NC[", bad, "] is ", numbers[bad], ", expected 0 to ",
               dims['E'] - 1);
   const Tensor logits = moe::computed(logits_NE), dgates = moe::computed(dgates_NC);

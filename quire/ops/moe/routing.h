@@ -29,8 +29,8 @@ struct Routing {
 /// bias_E     f32 or f64, kSigmoid only: added for the choice, never part of a gate
 /// returns    as above
 ///
-/// Throws  ArgumentError unless 1 <= C <= experts of the kept groups, groups divide E, and on dtypes
-///         and sizes; for kBestTwo with one expert a group.
+/// Throws  ArgumentError unless 1 <= C <= experts of the kept groups, groups divide E, and on
+///         dtypes and sizes; for kBestTwo with one expert a group.
 /// Order   the same with any number of threads.
 /// Source  torch.topk; Fedus et al. 2021; DeepSeek-AI 2024 (V2, V3).
 Routing route(const Tensor& logits_NE, const RoutingSpec& spec,

@@ -12,9 +12,7 @@ namespace {
 // Keeps a sum of sigmoids from being a divisor of zero.
 constexpr double kSmallest = 1e-20;
 
-bool better(double x, double than) {
-  return x > than || (std::isnan(x) && !std::isnan(than));
-}
+bool better(double x, double than) { return x > than || (std::isnan(x) && !std::isnan(than)); }
 
 /// The best `count` of [0, size) that are not taken, in order; of equals the lowest.
 template <class Score>
@@ -82,8 +80,9 @@ void keep_groups(const Route& a, Token& token) {
   }
   std::vector<bool> taken(static_cast<std::size_t>(a.groups));
   token.groups.resize(static_cast<std::size_t>(a.groups_kept));
-  choose(a.groups, a.groups_kept, taken,
-         [&](std::int64_t g) { return worth[static_cast<std::size_t>(g)]; }, token.groups.data());
+  choose(
+      a.groups, a.groups_kept, taken,
+      [&](std::int64_t g) { return worth[static_cast<std::size_t>(g)]; }, token.groups.data());
   for (std::int64_t e = 0; e < a.E; ++e)
     token.taken[static_cast<std::size_t>(e)] = !taken[static_cast<std::size_t>(e / size)];
 }
@@ -98,8 +97,7 @@ void gates_of(const Route& a, const Token& token, const std::int64_t* experts, d
       largest = better(x, largest) ? x : largest;
     }
     for (std::int64_t c = 0; c < a.C; ++c)
-      sum += gates[c] =
-          std::exp(token.logit[static_cast<std::size_t>(experts[c])] - largest);
+      sum += gates[c] = std::exp(token.logit[static_cast<std::size_t>(experts[c])] - largest);
   } else {
     for (std::int64_t c = 0; c < a.C; ++c)
       sum += gates[c] = token.score[static_cast<std::size_t>(experts[c])];
@@ -113,8 +111,9 @@ void route_token(const Route& a, std::int64_t n, Token& token, std::vector<doubl
   read_token<T>(a, n, token);
   keep_groups(a, token);
   std::int64_t* experts = a.experts + n * a.C;
-  choose(a.E, a.C, token.taken,
-         [&](std::int64_t e) { return token.choice[static_cast<std::size_t>(e)]; }, experts);
+  choose(
+      a.E, a.C, token.taken,
+      [&](std::int64_t e) { return token.choice[static_cast<std::size_t>(e)]; }, experts);
   gates_of(a, token, experts, gates.data());
   for (std::int64_t c = 0; c < a.C; ++c)
     static_cast<T*>(a.gates)[n * a.C + c] = static_cast<T>(gates[static_cast<std::size_t>(c)]);
@@ -158,8 +157,7 @@ void backward_token(const RouteBackward& b, std::int64_t n, Token& token) {
     for (std::size_t e = 0; e < all.size(); ++e) mean += token.score[e] * all[e];
     for (std::size_t e = 0; e < all.size(); ++e) all[e] = token.score[e] * (all[e] - mean);
   } else if (a.score == GateScore::kSigmoid) {
-    for (std::size_t e = 0; e < all.size(); ++e)
-      all[e] *= token.score[e] * (1 - token.score[e]);
+    for (std::size_t e = 0; e < all.size(); ++e) all[e] *= token.score[e] * (1 - token.score[e]);
   }
   T* out = static_cast<T*>(b.dlogits) + n * a.E;
   for (std::size_t e = 0; e < all.size(); ++e) out[e] = static_cast<T>(all[e]);

@@ -34,30 +34,36 @@ kernel::GroupedWeight plain(const ExpertWeights& weights, std::vector<const std:
   return out;
 }
 
+kernel::GroupedProduct plain(const Product& args, std::vector<const std::byte*>& panels,
+                             Tensor& bias) {
+  kernel::GroupedProduct out{};
+  out.start_J = args.order.start_J().data<std::int64_t>();
+  out.E = args.order.experts();
+  out.K = args.weight.inputs();
+  out.M = args.weight.outputs();
+  out.dtype = args.x.dtype();
+  out.x = args.x.data<void>();
+  out.x_row = row_map(args.order, args.in, args.fan);
+  out.weight = plain(args.weight, panels);
+  if (args.bias != nullptr) bias = computed(*args.bias);
+  out.bias = args.bias == nullptr ? nullptr : bias.data<void>();
+  out.out_row = row_map(args.order, args.out);
+  return out;
+}
+
 Tensor product(const Product& args, DType out_dtype) {
-  const ExpertOrder& order = args.order;
-  const std::int64_t rows = row_count(order, args.out);
+  const std::int64_t rows = row_count(args.order, args.out);
   const Shape shape{rows, args.weight.outputs()};
   // Slots of no expert are rows that no group writes.
-  Tensor out = rows > order.rows() ? Tensor::zeros(shape, out_dtype, args.x.device())
-                                   : Tensor::empty(shape, out_dtype, args.x.device());
+  Tensor out = rows > args.order.rows() ? Tensor::zeros(shape, out_dtype, args.x.device())
+                                        : Tensor::empty(shape, out_dtype, args.x.device());
   if (out.elements() == 0) return out;
   std::vector<const std::byte*> panels;
-  kernel::GroupedProduct plain_args{};
-  plain_args.start_J = order.start_J().data<std::int64_t>();
-  plain_args.E = order.experts();
-  plain_args.K = args.weight.inputs();
-  plain_args.M = args.weight.outputs();
-  plain_args.dtype = args.x.dtype();
-  plain_args.x = args.x.data<void>();
-  plain_args.x_row = row_map(order, args.in, args.fan);
-  plain_args.weight = plain(args.weight, panels);
-  const Tensor bias = args.bias == nullptr ? Tensor() : computed(*args.bias);
-  plain_args.bias = args.bias == nullptr ? nullptr : bias.data<void>();
-  plain_args.out_dtype = out_dtype;
-  plain_args.out = out.mutable_data<void>();
-  plain_args.out_row = row_map(order, args.out);
-  kernel::grouped_product_cpu(plain_args);
+  Tensor bias;
+  kernel::GroupedProduct all = plain(args, panels, bias);
+  all.out_dtype = out_dtype;
+  all.out = out.mutable_data<void>();
+  kernel::grouped_product_cpu(all);
   return out;
 }
 

@@ -4,8 +4,9 @@
 
 #include "quire/ops/math/broadcast.h"
 #include "quire/ops/matmul/grouped_kernel.h"
-#include "quire/ops/moe/expert_order.h"
-#include "quire/ops/moe/expert_weights.h"
+#include "quire/ops/moe/expert_activation.h"
+#include "quire/ops/moe/expert_activation_kernel.h"
+#include "quire/ops/moe/scatter2scatter.h"
 #include "quire/tensor/tensor.h"
 
 namespace quire::moe {
@@ -45,5 +46,18 @@ struct Product {
   const Tensor* bias = nullptr;
 };
 Tensor product(const Product& args, DType out_dtype);
+
+/// The arguments of that product for a kernel, without its output; `panels` and `bias` keep what
+/// they point to.
+kernel::GroupedProduct plain(const Product& args, std::vector<const std::byte*>& panels,
+                             Tensor& bias);
+
+/// An activation of `width` columns for a kernel. Throws for an odd number of columns of pairs.
+kernel::ActivationRows activation_rows(const ExpertActivation& activation, std::int64_t M,
+                                       std::int64_t width);
+
+/// The checks of scattered_experts without gates.
+void check_scattered_experts(const Tensor& x, const ExpertLayer& experts, const ExpertOrder& order,
+                             const ScatterSpec& spec);
 
 }  // namespace quire::moe

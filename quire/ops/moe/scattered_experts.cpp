@@ -133,6 +133,15 @@ Tensor input_gradient(const Call& call, const Tensor& drows, const Tensor& gates
 
 }  // namespace
 
+namespace moe {
+
+void check_scattered_experts(const Tensor& x, const ExpertLayer& experts, const ExpertOrder& order,
+                             const ScatterSpec& spec) {
+  check_call({experts, order, spec, nullptr}, x);
+}
+
+}  // namespace moe
+
 Tensor scattered_experts(const Tensor& x, const ExpertLayer& experts, const ExpertOrder& order,
                          const ScatterSpec& spec, const std::optional<Tensor>& gates_NC) {
   const Call call{experts, order, spec, gates_NC ? &*gates_NC : nullptr};

@@ -38,8 +38,8 @@ QUIRE_INLINE void packed_product(Accumulators<T, P>& acc, const Array<const floa
   }
 }
 
-/// acc[t][p] += Σ_n x[n][at + t] · packed[n][p], n < count: the product with a transposed left side,
-/// whose rows lie anywhere.
+/// acc[t][p] += Σ_n x[n][at + t] · packed[n][p], n < count: the product with a transposed left
+/// side, whose rows lie anywhere.
 template <int T, int P>
 QUIRE_INLINE void packed_outer(Accumulators<T, P>& acc, const float* const* x, std::int64_t at,
                                const float* packed, std::int64_t count) {

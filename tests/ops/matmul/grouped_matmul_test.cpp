@@ -99,7 +99,8 @@ TEST(GroupedMatmul, MOE_18_GradientsOfTheThreeForms) {
 
 TEST(GroupedMatmul, TheSameBitsWithAnyNumberOfThreads) {
   const Tensor a = random_tensor({400, 200}, 1, DType::kF32),
-               b = random_tensor({3, 200, 130}, 2, DType::kF32), ends = index_of({7, 300, 399}, {3});
+               b = random_tensor({3, 200, 130}, 2, DType::kF32),
+               ends = index_of({7, 300, 399}, {3});
   set_threads(1);
   const std::vector<double> one = values(grouped_matmul(a, b, ends));
   for (const int threads : {2, 7}) {
@@ -124,13 +125,19 @@ TEST(GroupedMatmul, EmptySizes) {
 
 TEST(GroupedMatmul, Errors) {
   const Tensor a = Tensor::zeros({6, 4}, DType::kF32), b = Tensor::zeros({2, 4, 3}, DType::kF32);
-  EXPECT_THAT([&] { (void)grouped_matmul(a, b, index_of({3, 7}, {2})); },
-              ThrowsMessage<ArgumentError>("ends_E[1] is 7, expected 3 to 6"));
-  EXPECT_THAT([&] { (void)grouped_matmul(a, b, index_of({3, 2}, {2})); },
-              ThrowsMessage<ArgumentError>("ends_E[1] is 2, expected 3 to 6"));
-  EXPECT_THAT([&] { (void)grouped_matmul(a, b, index_of({3}, {1})); },
-              ThrowsMessage<ArgumentError>(
-                  "grouped_matmul: b has 2 matrices, but ends_E has 1 groups"));
+  EXPECT_THAT(
+      [&] {
+        (void)grouped_matmul(a, b, index_of({3, 7}, {2}));
+      },
+      ThrowsMessage<ArgumentError>("ends_E[1] is 7, expected 3 to 6"));
+  EXPECT_THAT(
+      [&] {
+        (void)grouped_matmul(a, b, index_of({3, 2}, {2}));
+      },
+      ThrowsMessage<ArgumentError>("ends_E[1] is 2, expected 3 to 6"));
+  EXPECT_THAT(
+      [&] { (void)grouped_matmul(a, b, index_of({3}, {1})); },
+      ThrowsMessage<ArgumentError>("grouped_matmul: b has 2 matrices, but ends_E has 1 groups"));
   EXPECT_THROW((void)grouped_matmul(b, b.transpose(1, 2), index_of({3}, {1})), ArgumentError);
   EXPECT_THROW((void)grouped_matmul(a, b), ArgumentError);
   EXPECT_THROW((void)grouped_matmul(a, b.transpose(1, 2), index_of({3, 6}, {2})), ArgumentError);

@@ -67,9 +67,8 @@ TEST(ExpertActivationTest, MOE_16_EveryKindInBothLayouts) {
           const std::int64_t m = i / F, f = i % F;
           const bool halves = layout == PairLayout::kHalves || !takes_pairs(kind);
           const std::int64_t at = m * width + (halves ? f : 2 * f);
-          const double b = takes_pairs(kind)
-                               ? from[static_cast<std::size_t>(at + (halves ? F : 1))]
-                               : 0.0;
+          const double b =
+              takes_pairs(kind) ? from[static_cast<std::size_t>(at + (halves ? F : 1))] : 0.0;
           all.push_back(expected(kind, from[static_cast<std::size_t>(at)], b));
         }
         const ExpertActivation activation = activation_of(kind, layout);
@@ -130,8 +129,7 @@ TEST(ExpertActivationTest, Errors) {
   EXPECT_THROW((void)activate(Tensor::zeros({2, 2}, DType::kI32), {}), ArgumentError);
   const Tensor pre = Tensor::zeros({2, 4}, DType::kF32);
   EXPECT_THROW((void)activate_backward(pre, pre, {}), ArgumentError);
-  EXPECT_THROW((void)activate_backward(Tensor::zeros({2, 2}, DType::kF64), pre, {}),
-               ArgumentError);
+  EXPECT_THROW((void)activate_backward(Tensor::zeros({2, 2}, DType::kF64), pre, {}), ArgumentError);
   EXPECT_EQ(activate(Tensor::zeros({0, 4}, DType::kF32), {}).shape(), (Shape{0, 2}));
 }
 

@@ -79,8 +79,8 @@ TEST(ExpertMlpTest, MOE_05_GradientsAreSlopes) {
           return expert_mlp(in[0], {{in[1], in[2]}, {in[3], in[4]}, activation}, c.order, in[5])
               .out_ND;
         },
-        {c.x, c.mlp.up.weight_EDF.dense_EDF(), *c.mlp.up.bias_EF,
-         c.mlp.down.weight_EDF.dense_EDF(), *c.mlp.down.bias_EF, c.gates},
+        {c.x, c.mlp.up.weight_EDF.dense_EDF(), *c.mlp.up.bias_EF, c.mlp.down.weight_EDF.dense_EDF(),
+         *c.mlp.down.bias_EF, c.gates},
         c.dout, {g.dx_ND, g.dup, g.dup_bias, g.ddown, g.ddown_bias, g.dgates_NC});
   }
 }
@@ -97,8 +97,8 @@ TEST(ExpertMlpTest, MOE_16_TheFusedActivationHasTheBitsOfTheParts) {
         const ScatterSpec rise{RowOrder::kScattered, RowOrder::kGrouped, 2},
             fall{RowOrder::kGrouped, RowOrder::kScattered, 1};
         const Tensor pre = scattered_experts(c.x, c.mlp.up, c.order, rise);
-        const Tensor out = scattered_experts(activate(pre, activation), c.mlp.down, c.order, fall,
-                                             c.gates);
+        const Tensor out =
+            scattered_experts(activate(pre, activation), c.mlp.down, c.order, fall, c.gates);
         const ExpertMlpResult kept = expert_mlp(c.x, c.mlp, c.order, c.gates, Keep::kPre);
         EXPECT_EQ(values(kept.out_ND), values(out));
         EXPECT_EQ(values(kept.pre), values(pre));
@@ -154,6 +154,15 @@ TEST(ExpertMlpTest, MOE_19_QuantizedExpertsForwardAndBackward) {
   }
 }
 
+TEST(ExpertMlpTest, MOE_19_HalvesThatDoNotBeginWithAPanel) {
+  const test::PackedExperts up = test::random_packed(WeightType::kQ8_0, 3, 64, 42, 1);
+  const Case c(40, 64, 21, {}, true, DType::kF32);
+  const ExpertMlp packed{{up.weights, c.mlp.up.bias_EF}, c.mlp.down, {}},
+      dense{{up.dense_EDF, c.mlp.up.bias_EF}, c.mlp.down, {}};
+  EXPECT_EQ(values(expert_mlp(c.x, packed, c.order, c.gates).out_ND),
+            values(expert_mlp(c.x, dense, c.order, c.gates).out_ND));
+}
+
 TEST(ExpertMlpTest, Errors) {
   const Case c(4, 6, 5, {}, false, DType::kF32);
   EXPECT_THROW((void)expert_mlp(c.x, {c.mlp.down, c.mlp.up, {}}, c.order, c.gates), ArgumentError);
@@ -161,8 +170,7 @@ TEST(ExpertMlpTest, Errors) {
   EXPECT_THROW((void)expert_mlp_backward(c.dout.slice(1, 0, 5), c.x, c.mlp, c.order, c.gates),
                ArgumentError);
   EXPECT_THROW((void)expert_mlp(c.x.to(DType::kF64), c.mlp, c.order, c.gates), ArgumentError);
-  EXPECT_THROW(
-      (void)expert_mlp_backward(c.dout, c.x, c.mlp, c.order, c.gates, c.x), ArgumentError);
+  EXPECT_THROW((void)expert_mlp_backward(c.dout, c.x, c.mlp, c.order, c.gates, c.x), ArgumentError);
 }
 
 }  // namespace

@@ -72,24 +72,47 @@ TEST(ExpertOrder, MOE_12_PaddedAsInVllm) {
 }
 
 TEST(ExpertOrder, Errors) {
-  EXPECT_THAT([] { (void)expert_order(index_of({0, 3}, {1, 2}), 3); },
-              ThrowsMessage<ArgumentError>("experts_NC[1] is 3, expected -1 to 2"));
-  EXPECT_THAT([] { (void)expert_order(index_of({0}, {1, 1}), 0); },
-              ThrowsMessage<ArgumentError>("E is 0, expected at least 1"));
-  EXPECT_THAT([] { (void)ExpertOrder(index_of({0, 0}, {2}), index_of({0, 2}, {2}), 2); },
-              ThrowsMessage<ArgumentError>("slot_M[1] is 0, which stood before"));
-  EXPECT_THAT([] { (void)ExpertOrder(index_of({0, 1}, {2}), index_of({0, 2, 1, 2}, {4}), 2); },
-              ThrowsMessage<ArgumentError>("start_J[2] is 1, less than start_J[1] = 2"));
-  EXPECT_THAT([] { (void)ExpertOrder(index_of({0, 2}, {2}), index_of({0, 2}, {2}), 2); },
-              ThrowsMessage<ArgumentError>("slot_M[1] is 2, expected 0 to 1"));
-  EXPECT_THAT([] { (void)ExpertOrder(index_of({0, 1}, {2}), index_of({0, 1}, {2}), 2); },
-              ThrowsMessage<ArgumentError>("start_J runs from 0 to 1, expected 0 to M = 2"));
-  EXPECT_THAT([] { (void)ExpertOrder(index_of({0, 1}, {2}), index_of({0, 2}, {2}), 1); },
-              ThrowsMessage<ArgumentError>("slots is 1, but slot_M has M = 2"));
+  EXPECT_THAT(
+      [] {
+        (void)expert_order(index_of({0, 3}, {1, 2}), 3);
+      },
+      ThrowsMessage<ArgumentError>("experts_NC[1] is 3, expected -1 to 2"));
+  EXPECT_THAT(
+      [] {
+        (void)expert_order(index_of({0}, {1, 1}), 0);
+      },
+      ThrowsMessage<ArgumentError>("E is 0, expected at least 1"));
+  EXPECT_THAT(
+      [] {
+        (void)ExpertOrder(index_of({0, 0}, {2}), index_of({0, 2}, {2}), 2);
+      },
+      ThrowsMessage<ArgumentError>("slot_M[1] is 0, which stood before"));
+  EXPECT_THAT(
+      [] {
+        (void)ExpertOrder(index_of({0, 1}, {2}), index_of({0, 2, 1, 2}, {4}), 2);
+      },
+      ThrowsMessage<ArgumentError>("start_J[2] is 1, less than start_J[1] = 2"));
+  EXPECT_THAT(
+      [] {
+        (void)ExpertOrder(index_of({0, 2}, {2}), index_of({0, 2}, {2}), 2);
+      },
+      ThrowsMessage<ArgumentError>("slot_M[1] is 2, expected 0 to 1"));
+  EXPECT_THAT(
+      [] {
+        (void)ExpertOrder(index_of({0, 1}, {2}), index_of({0, 1}, {2}), 2);
+      },
+      ThrowsMessage<ArgumentError>("start_J runs from 0 to 1, expected 0 to M = 2"));
+  EXPECT_THAT(
+      [] {
+        (void)ExpertOrder(index_of({0, 1}, {2}), index_of({0, 2}, {2}), 1);
+      },
+      ThrowsMessage<ArgumentError>("slots is 1, but slot_M has M = 2"));
   EXPECT_THROW((void)map_experts(index_of({4}, {1, 1}), index_of({0}, {1})), ArgumentError);
   EXPECT_THROW((void)padded_blocks(expert_order(index_of({0}, {1, 1}), 1), 0), ArgumentError);
   EXPECT_THAT(
-      [] { (void)order_of_blocks({index_of({0, 1}, {2}), index_of({1, 0}, {2})}, 2, 2); },
+      [] {
+        (void)order_of_blocks({index_of({0, 1}, {2}), index_of({1, 0}, {2})}, 2, 2);
+      },
       ThrowsMessage<ArgumentError>("expert 0 has a block behind those of a later expert"));
   EXPECT_THROW((void)expert_order(Tensor::zeros({1, 1}, DType::kF32), 1), ArgumentError);
 }

@@ -41,8 +41,11 @@ TEST(ExpertWeightsTest, MOE_19_PackedWeightsTurnWithoutACopy) {
 }
 
 TEST(ExpertWeightsTest, Errors) {
-  EXPECT_THAT([] { (void)ExpertWeights(Tensor::zeros({2, 3}, DType::kF32)); },
-              ThrowsMessage<ArgumentError>("weight_EDF: rank is 2, expected 3"));
+  EXPECT_THAT(
+      [] {
+        (void)ExpertWeights(Tensor::zeros({2, 3}, DType::kF32));
+      },
+      ThrowsMessage<ArgumentError>("weight_EDF: rank is 2, expected 3"));
   EXPECT_THROW((void)ExpertWeights(Tensor::zeros({1, 1, 1}, DType::kI32)), ArgumentError);
   EXPECT_THROW((void)ExpertWeights(std::vector<Weight>{}), ArgumentError);
   Rng rng(1);

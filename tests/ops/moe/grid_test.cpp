@@ -86,7 +86,8 @@ TEST(MoeGrid, MOE_05_ScatterMoesSizesWithTheGatesGradient) {
 
 // out[j] += Σ_i x[i] · w[i, j], or with the matrix turned.
 std::vector<double> times(const std::vector<double>& x, const Tensor& w, bool turned) {
-  const auto rows = static_cast<std::size_t>(w.size(1)), columns = static_cast<std::size_t>(w.size(2));
+  const auto rows = static_cast<std::size_t>(w.size(1)),
+             columns = static_cast<std::size_t>(w.size(2));
   const float* at = w.data<float>();
   std::vector<double> out(turned ? rows : columns);
   for (std::size_t i = 0; i < rows; ++i, at += columns) {
@@ -104,8 +105,8 @@ std::vector<double> times(const std::vector<double>& x, const Tensor& w, bool tu
 }
 
 // One token, computed in f64 from the same weights: its y, dx and dgates depend on no other token.
-void expect_token(const Layer& l, std::int64_t n, const Tensor& out, const ExpertMlpGradients& found,
-                  double atol) {
+void expect_token(const Layer& l, std::int64_t n, const Tensor& out,
+                  const ExpertMlpGradients& found, double atol) {
   const std::int64_t C = l.gates.size(1);
   const std::vector<std::int64_t> experts = test::integers(l.experts);
   const std::vector<double> x = values(l.x.slice(0, n, n + 1)),
@@ -137,14 +138,15 @@ void expect_token(const Layer& l, std::int64_t n, const Tensor& out, const Exper
 // A few elements of dW2: over all rows of an expert.
 void expect_weights(const Layer& l, const ExpertMlpGradients& found, double atol) {
   const std::int64_t C = l.gates.size(1), D = l.x.size(1), F = l.w2.size(1);
-  const Tensor pre = scattered_experts(l.x, l.mlp.up, l.order,
-                                       {RowOrder::kScattered, RowOrder::kScattered, C});
-  const std::vector<double> hidden = values(activate(pre, l.mlp.activation)),
-                            dy = values(l.dout), gates = values(l.gates);
+  const Tensor pre =
+      scattered_experts(l.x, l.mlp.up, l.order, {RowOrder::kScattered, RowOrder::kScattered, C});
+  const std::vector<double> hidden = values(activate(pre, l.mlp.activation)), dy = values(l.dout),
+                            gates = values(l.gates);
   const std::vector<std::int64_t> experts = test::integers(l.experts);
   const std::int64_t e = experts[0];
   const std::vector<double> dw = values(found.ddown.slice(0, e, e + 1));
-  for (const auto& [f, d] : {std::pair<std::int64_t, std::int64_t>{0, 0}, {F / 2, D - 1}, {F - 1, 3}}) {
+  for (const auto& [f, d] :
+       {std::pair<std::int64_t, std::int64_t>{0, 0}, {F / 2, D - 1}, {F - 1, 3}}) {
     double sum = 0;
     for (std::size_t s = 0; s < experts.size(); ++s) {
       if (experts[s] != e) continue;

@@ -48,8 +48,7 @@ TEST(Group, MOE_14_CombiningRepeatsItsBits) {
   const std::vector<double> one = values(combine(rows, gates));
   std::vector<double> expected(70000);
   const std::vector<double> r = values(rows), g = values(gates);
-  for (std::size_t i = 0; i < 210000; ++i)
-    expected[i / 210 * 70 + i % 70] += r[i] * g[i / 70];
+  for (std::size_t i = 0; i < 210000; ++i) expected[i / 210 * 70 + i % 70] += r[i] * g[i / 70];
   test::expect_close(one, expected, "combine", 1e-6);
   for (const int threads : {2, 7}) {
     set_threads(threads);

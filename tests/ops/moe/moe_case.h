@@ -39,7 +39,8 @@ inline std::vector<std::int64_t> integers(const Tensor& x) {
   return {plain.data<std::int64_t>(), plain.data<std::int64_t>() + plain.elements()};
 }
 
-/// The rows of a tensor [slots, …] that stand at the slots of the order, and back (zeros elsewhere).
+/// The rows of a tensor [slots, …] that stand at the slots of the order, and back (zeros
+/// elsewhere).
 inline Tensor grouped_rows(const Tensor& x, const ExpertOrder& order) {
   const std::vector<double> from = values(x);
   const auto width = static_cast<std::size_t>(x.size(1));
@@ -84,9 +85,8 @@ struct MoeCase {
         experts_NC(random_experts(s.N, s.C, s.E, seed, s.holes)),
         order(expert_order(experts_NC, s.E)),
         layer{scaled({s.E, s.D, s.F}, seed + 1, dtype, s.D), std::nullopt} {
-    const std::int64_t in =
-        mode.in == RowOrder::kGrouped ? order.rows() : order.slots() / mode.fan;
-    const std::int64_t out = s.gates                            ? s.N
+    const std::int64_t in = mode.in == RowOrder::kGrouped ? order.rows() : order.slots() / mode.fan;
+    const std::int64_t out = s.gates                          ? s.N
                              : mode.out == RowOrder::kGrouped ? order.rows()
                                                               : order.slots();
     x = random_tensor({in, s.D}, seed + 2, dtype);

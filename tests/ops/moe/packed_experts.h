@@ -17,30 +17,29 @@ struct PackedExperts {
 };
 
 inline Weight random_weight(WeightType type, std::int64_t F, std::int64_t D, Rng& rng) {
-  return Weight::pack(
-      type, F, D, [&](std::int64_t, std::int64_t count, std::span<std::byte> rows) {
-        for (std::byte& byte : rows) byte = static_cast<std::byte>(rng.below(256));
-        const WeightTypeInfo blocks = info(type);
-        for (std::int64_t i = 0; i < count * D / blocks.block; ++i) {
-          std::byte* block = rows.data() + i * blocks.block_bytes;
-          // Scales (and minima) near 1/16, so that sums stay of order one.
-          const int halves = type == WeightType::kQ4_1 ? 2 : type == WeightType::kQ8_0 ? 1 : 0;
-          for (int h = 0; h < halves; ++h) {
-            const Half value = to_half(static_cast<float>(rng.uniform() - 0.5) / 16);
-            std::memcpy(block + 2 * h, &value, 2);
-          }
-          if (type == WeightType::kF32) {
-            const float value = rng.normal();
-            std::memcpy(block, &value, 4);
-          } else if (type == WeightType::kF16) {
-            const Half value = to_half(rng.normal());
-            std::memcpy(block, &value, 2);
-          } else if (type == WeightType::kBF16) {
-            const BFloat16 value = to_bfloat16(rng.normal());
-            std::memcpy(block, &value, 2);
-          }
-        }
-      });
+  return Weight::pack(type, F, D, [&](std::int64_t, std::int64_t count, std::span<std::byte> rows) {
+    for (std::byte& byte : rows) byte = static_cast<std::byte>(rng.below(256));
+    const WeightTypeInfo blocks = info(type);
+    for (std::int64_t i = 0; i < count * D / blocks.block; ++i) {
+      std::byte* block = rows.data() + i * blocks.block_bytes;
+      // Scales (and minima) near 1/16, so that sums stay of order one.
+      const int halves = type == WeightType::kQ4_1 ? 2 : type == WeightType::kQ8_0 ? 1 : 0;
+      for (int h = 0; h < halves; ++h) {
+        const Half value = to_half(static_cast<float>(rng.uniform() - 0.5) / 16);
+        std::memcpy(block + 2 * h, &value, 2);
+      }
+      if (type == WeightType::kF32) {
+        const float value = rng.normal();
+        std::memcpy(block, &value, 4);
+      } else if (type == WeightType::kF16) {
+        const Half value = to_half(rng.normal());
+        std::memcpy(block, &value, 2);
+      } else if (type == WeightType::kBF16) {
+        const BFloat16 value = to_bfloat16(rng.normal());
+        std::memcpy(block, &value, 2);
+      }
+    }
+  });
 }
 
 inline PackedExperts random_packed(WeightType type, std::int64_t E, std::int64_t D, std::int64_t F,

@@ -30,8 +30,8 @@ TEST(RouterLoss, MOE_11_ByHand) {
   // Probabilities 1/4, 3/4 and 1/2, 1/2; expert 1 has three of four choices.
   expect_close(values(balance_loss(logits, index_of({1, 1, 0, 1}, {2, 2}))),
                {2 * (0.25 * 0.375 + 0.75 * 0.625)}, "balance", 1e-15);
-  expect_close(values(z_loss(logits)),
-               {(std::pow(std::log(4), 2) + std::pow(std::log(2), 2)) / 2}, "z", 1e-15);
+  expect_close(values(z_loss(logits)), {(std::pow(std::log(4), 2) + std::pow(std::log(2), 2)) / 2},
+               "z", 1e-15);
 }
 
 TEST(RouterLoss, MOE_11_TheGradientReachesTheLogits) {

@@ -90,10 +90,11 @@ TEST(RoutingTest, MOE_10_EqualsAStableSort) {
       std::vector<std::int64_t> order(19);
       for (std::size_t e = 0; e < 19; ++e) order[e] = static_cast<std::int64_t>(e);
       std::stable_sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) {
-        return all[n * 19 + static_cast<std::size_t>(a)] > all[n * 19 + static_cast<std::size_t>(b)];
+        return all[n * 19 + static_cast<std::size_t>(a)] >
+               all[n * 19 + static_cast<std::size_t>(b)];
       });
-      const std::vector<std::int64_t> row = integers(
-          found.experts_NC.slice(0, static_cast<std::int64_t>(n), static_cast<std::int64_t>(n) + 1));
+      const std::vector<std::int64_t> row = integers(found.experts_NC.slice(
+          0, static_cast<std::int64_t>(n), static_cast<std::int64_t>(n) + 1));
       EXPECT_EQ(row, order) << n;
     }
   }
@@ -107,14 +108,17 @@ TEST(RoutingTest, MOE_10_TheGateLogitsHaveTheirGradient) {
        {GateScore::kTopKSoftmax, GateScore::kSoftmaxTopK, GateScore::kSigmoid}) {
     for (const Renormalise renormalise : {Renormalise::kNo, Renormalise::kYes}) {
       for (const std::int64_t kept : {2, 4}) {
-        const RoutingSpec spec{.C = 3, .score = score, .renormalise = renormalise, .scale = 1.5,
-                               .groups = 4, .groups_kept = kept};
+        const RoutingSpec spec{.C = 3,
+                               .score = score,
+                               .renormalise = renormalise,
+                               .scale = 1.5,
+                               .groups = 4,
+                               .groups_kept = kept};
         const auto with = score == GateScore::kSigmoid ? std::optional<Tensor>(bias) : std::nullopt;
         const Tensor dlogits =
             route_backward(dgates, logits, route(logits, spec, with).experts_NC, spec);
-        test::expect_gradients(
-            [&](const auto& in) { return route(in[0], spec, with).gates_NC; }, {logits}, dgates,
-            {dlogits});
+        test::expect_gradients([&](const auto& in) { return route(in[0], spec, with).gates_NC; },
+                               {logits}, dgates, {dlogits});
         const Tensor narrow = route_backward(dgates.to(DType::kF32), logits.to(DType::kF32),
                                              route(logits, spec, with).experts_NC, spec);
         expect_close(values(narrow), values(dlogits), "f32", 1e-6);
@@ -130,17 +134,21 @@ TEST(RoutingTest, Errors) {
               ThrowsMessage<ArgumentError>("groups is 3, expected a divisor of E = 4"));
   EXPECT_THROW((void)route(kLogits, {.C = 2, .groups = 4, .groups_kept = 1}), ArgumentError);
   EXPECT_THROW((void)route(kLogits, {.C = 1, .groups = 2, .groups_kept = 3}), ArgumentError);
-  EXPECT_THROW((void)route(kLogits, {.C = 1, .groups = 4, .groups_kept = 2,
-                                     .group_score = GroupScore::kBestTwo}),
-               ArgumentError);
+  EXPECT_THROW(
+      (void)route(kLogits,
+                  {.C = 1, .groups = 4, .groups_kept = 2, .group_score = GroupScore::kBestTwo}),
+      ArgumentError);
   EXPECT_THROW((void)route(kLogits, {.C = 1}, Tensor::zeros({4}, DType::kF32)), ArgumentError);
   const RoutingSpec sigmoid_spec{.C = 1, .score = GateScore::kSigmoid};
   EXPECT_THROW((void)route(kLogits, sigmoid_spec, Tensor::zeros({3}, DType::kF32)), ArgumentError);
   EXPECT_THROW((void)route(Tensor::zeros({1, 0}, DType::kF32), {.C = 1}), ArgumentError);
   EXPECT_EQ(route(Tensor::zeros({0, 4}, DType::kF32), {}).gates_NC.shape(), (Shape{0, 2}));
   const Tensor dgates = random_tensor({1, 2}, 1);
-  EXPECT_THAT([&] { (void)route_backward(dgates, kLogits, index_of({0, 4}, {1, 2}), {}); },
-              ThrowsMessage<ArgumentError>("experts_NC[1] is 4, expected 0 to 3"));
+  EXPECT_THAT(
+      [&] {
+        (void)route_backward(dgates, kLogits, index_of({0, 4}, {1, 2}), {});
+      },
+      ThrowsMessage<ArgumentError>("experts_NC[1] is 4, expected 0 to 3"));
   EXPECT_THROW((void)route_backward(dgates, kLogits, index_of({0, 1}, {1, 2}), {.C = 3}),
                ArgumentError);
 }

@@ -21,8 +21,10 @@ using test::values;
 using testing::ElementsAre;
 using testing::ThrowsMessage;
 
-const ScatterSpec kSpecs[] = {{kScattered, kGrouped, 2}, {kGrouped, kScattered, 1},
-                              {kScattered, kScattered, 2}, {kGrouped, kGrouped, 1}};
+const ScatterSpec kSpecs[] = {{kScattered, kGrouped, 2},
+                              {kGrouped, kScattered, 1},
+                              {kScattered, kScattered, 2},
+                              {kGrouped, kGrouped, 1}};
 
 template <class T>
 std::vector<T> reference(const test::MoeCase& c) {
@@ -66,7 +68,8 @@ TEST(Scatter2Scatter, MOE_04_OneToThreeHundredRowsAnExpert) {
   // Many experts within what would be one tile, and one that fills several.
   std::vector<std::int64_t> experts;
   std::int64_t e = 0;
-  for (const std::int64_t count : {1, 2, 3, 4, 5, 6, 7, 11, 12, 13, 0, 31, 33, 64, 97, 191, 193, 300})
+  for (const std::int64_t count :
+       {1, 2, 3, 4, 5, 6, 7, 11, 12, 13, 0, 31, 33, 64, 97, 191, 193, 300})
     experts.insert(experts.end(), static_cast<std::size_t>(count), e++);
   Rng rng(1);
   for (std::size_t i = experts.size(); i-- > 1;) std::swap(experts[i], experts[rng.below(i + 1)]);
@@ -153,14 +156,18 @@ TEST(Scatter2Scatter, MOE_23_OffsetsBeyond31Bits) {
 TEST(Scatter2Scatter, Errors) {
   const test::MoeCase c({}, kSpecs[0], DType::kF32, 1);
   EXPECT_THAT(
-      [&] { (void)scatter2scatter(c.x, c.layer, c.order, {kScattered, kGrouped, 1}); },
+      [&] {
+        (void)scatter2scatter(c.x, c.layer, c.order, {kScattered, kGrouped, 1});
+      },
       ThrowsMessage<ArgumentError>("x has shape [7, 5], expected [14, 5]"));
-  EXPECT_THAT([&] { (void)scatter2scatter(c.x, c.layer, c.order, {kGrouped, kGrouped, 2}); },
-              ThrowsMessage<ArgumentError>("fan is 2, but grouped rows stand for one slot each"));
-  EXPECT_THROW(
-      (void)scatter2scatter(c.x, {c.layer.weight_EDF, Tensor::zeros({3, 5}, DType::kF32)}, c.order,
-                            c.spec),
-      ArgumentError);
+  EXPECT_THAT(
+      [&] {
+        (void)scatter2scatter(c.x, c.layer, c.order, {kGrouped, kGrouped, 2});
+      },
+      ThrowsMessage<ArgumentError>("fan is 2, but grouped rows stand for one slot each"));
+  EXPECT_THROW((void)scatter2scatter(c.x, {c.layer.weight_EDF, Tensor::zeros({3, 5}, DType::kF32)},
+                                     c.order, c.spec),
+               ArgumentError);
   const test::PackedExperts packed = test::random_packed(WeightType::kQ8_0, 3, 32, 16, 6);
   EXPECT_THAT(
       [&] {

@@ -30,20 +30,19 @@ struct Mode {
 };
 
 // (F,T), (T,F) with gates, (F,F) with and without, (T,T), and up with fan.
-const Mode kModes[] = {{{kScattered, kGrouped, 2}, false}, {{kScattered, kGrouped, 1}, false},
-                       {{kGrouped, kScattered, 1}, true},  {{kGrouped, kScattered, 1}, false},
-                       {{kScattered, kScattered, 1}, true}, {{kScattered, kScattered, 2}, true},
+const Mode kModes[] = {{{kScattered, kGrouped, 2}, false},   {{kScattered, kGrouped, 1}, false},
+                       {{kGrouped, kScattered, 1}, true},    {{kGrouped, kScattered, 1}, false},
+                       {{kScattered, kScattered, 1}, true},  {{kScattered, kScattered, 2}, true},
                        {{kScattered, kScattered, 2}, false}, {{kGrouped, kGrouped, 1}, false}};
 
 void expect_reference(const MoeCase& c, double tolerance, const std::string& what) {
   const ref::Experts<double> reference = c.reference<double>();
   expect_close(c.as_slots(c.out()), reference.out(), what + " out", tolerance);
   const bool grouped_dout = !c.gates && c.spec.out == kGrouped;
-  const auto expected = reference.gradients(
-      values(grouped_dout ? test::scattered_rows(c.dout, c.order) : c.dout));
+  const auto expected =
+      reference.gradients(values(grouped_dout ? test::scattered_rows(c.dout, c.order) : c.dout));
   const ScatteredExpertsGradients found = c.gradients();
-  const Tensor dx =
-      c.spec.in == kGrouped ? test::scattered_rows(found.dx, c.order) : found.dx;
+  const Tensor dx = c.spec.in == kGrouped ? test::scattered_rows(found.dx, c.order) : found.dx;
   expect_close(values(dx), expected.dx, what + " dx", tolerance);
   expect_close(values(found.dweight_EDF), expected.dw, what + " dweight", tolerance);
   if (c.layer.bias_EF) expect_close(values(found.dbias_EF), expected.dbias, what, tolerance);
@@ -133,8 +132,8 @@ TEST(ScatteredExperts, MOE_05_GradientsAreSlopes) {
 
 TEST(ScatteredExperts, MOE_07_BiasReachesEveryRowAndItsGradientEveryExpert) {
   const MoeSizes sizes{.N = 70, .C = 3, .E = 5, .D = 33, .F = 70, .bias = true, .gates = true};
-  for (const ScatterSpec& spec : {ScatterSpec{kGrouped, kScattered, 1},
-                                  ScatterSpec{kScattered, kScattered, 3}})
+  for (const ScatterSpec& spec :
+       {ScatterSpec{kGrouped, kScattered, 1}, ScatterSpec{kScattered, kScattered, 3}})
     expect_reference(MoeCase(sizes, spec, DType::kF32, 3), 1e-5, test::mode_name(spec));
 }
 
@@ -165,11 +164,8 @@ TEST(ScatteredExperts, MOE_02_WithoutMeaning) {
                                 random_tensor({6, 2}, 2, DType::kF32));
       },
       ThrowsMessage<ArgumentError>("gates_NC has shape [6, 2], but the order has 14 slots"));
-  EXPECT_THAT(
-      [&] {
-        (void)scattered_experts(up.x.to(DType::kF64), up.layer, up.order, up.spec);
-      },
-      ThrowsMessage<ArgumentError>("scattered_experts: x is f64, but weight_EDF is f32"));
+  EXPECT_THAT([&] { (void)scattered_experts(up.x.to(DType::kF64), up.layer, up.order, up.spec); },
+              ThrowsMessage<ArgumentError>("scattered_experts: x is f64, but weight_EDF is f32"));
   const ExpertOrder other = expert_order(up.experts_NC, 4);
   EXPECT_THAT([&] { (void)scattered_experts(up.x, up.layer, other, up.spec); },
               ThrowsMessage<ArgumentError>("weight_EDF: E is 3, but the order has E = 4"));
@@ -205,9 +201,9 @@ TEST(ScatteredExperts, MOE_08_TwoBackwardsThroughOneForwardGiveTheSameBits) {
 
 TEST(ScatteredExperts, MOE_14_TheSameBitsWithAnyNumberOfThreads) {
   for (const Mode& mode : kModes) {
-    const MoeCase c({.N = 300, .C = 2, .E = 5, .D = 140, .F = 130, .bias = true,
-                     .gates = mode.gates},
-                    mode.spec, DType::kF32, 12);
+    const MoeCase c(
+        {.N = 300, .C = 2, .E = 5, .D = 140, .F = 130, .bias = true, .gates = mode.gates},
+        mode.spec, DType::kF32, 12);
     set_threads(1);
     const Tensor out = c.out();
     const auto one = c.gradients();
@@ -253,7 +249,8 @@ TEST(ScatteredExperts, MOE_15_OneExpertTwiceInAToken) {
   const ScatterSpec spec{kScattered, kScattered, 2};
   EXPECT_THAT(values(scattered_experts(x, layer, order, spec, gates)),
               testing::ElementsAre(75, 420));
-  const auto g = scattered_experts_backward(tensor_of({1, 3}, {2, 1}), x, layer, order, spec, gates);
+  const auto g =
+      scattered_experts_backward(tensor_of({1, 3}, {2, 1}), x, layer, order, spec, gates);
   EXPECT_THAT(values(g.dx), testing::ElementsAre(75, 630));
   EXPECT_THAT(values(g.dweight_EDF), testing::ElementsAre(6, 12.75));
   EXPECT_THAT(values(g.dgates_NC), testing::ElementsAre(100, 100, 60, 600));
@@ -268,8 +265,7 @@ TEST(ScatteredExperts, TransposedViewsOfTheWeightsGiveTheSameBits) {
           c.layer.weight_EDF.dense_EDF().transpose(1, 2).contiguous_copy().transpose(1, 2);
       const ExpertLayer turned{stored, std::nullopt};
       EXPECT_EQ(values(scattered_experts(c.x, turned, c.order, c.spec, c.gates)), values(c.out()));
-      const auto found =
-          scattered_experts_backward(c.dout, c.x, turned, c.order, c.spec, c.gates);
+      const auto found = scattered_experts_backward(c.dout, c.x, turned, c.order, c.spec, c.gates);
       EXPECT_EQ(values(found.dx), values(c.gradients().dx));
       EXPECT_EQ(values(found.dweight_EDF), values(c.gradients().dweight_EDF));
     }

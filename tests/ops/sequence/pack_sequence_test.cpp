@@ -58,8 +58,11 @@ TEST(PackSequence, NothingAndErrors) {
   const Tensor none = index_of({0}, {1}), x = Tensor::zeros({2, 3}, DType::kF32);
   EXPECT_EQ(pack_sequence(Tensor::zeros({0, 3}, DType::kF32), none, PadSide::kLeft).shape(),
             (Shape{0}));
-  EXPECT_THAT([&] { (void)pack_sequence(x, index_of({0, 1, 5}, {3}), PadSide::kLeft); },
-              ThrowsMessage<ArgumentError>("start_J[2] is 5, expected 1 to 1 + 3"));
+  EXPECT_THAT(
+      [&] {
+        (void)pack_sequence(x, index_of({0, 1, 5}, {3}), PadSide::kLeft);
+      },
+      ThrowsMessage<ArgumentError>("start_J[2] is 5, expected 1 to 1 + 3"));
   EXPECT_THROW((void)pack_sequence(x, index_of({1, 2, 3}, {3}), PadSide::kLeft), ArgumentError);
   EXPECT_THROW((void)pack_sequence(x, index_of({0, 2, 1}, {3}), PadSide::kLeft), ArgumentError);
   EXPECT_THROW((void)pack_sequence(x, index_of({0, 1}, {2}), PadSide::kLeft), ArgumentError);
