@@ -1,12 +1,12 @@
 #include <algorithm>
 #include <concepts>
-#include <cstring>
 #include <span>
 #include <type_traits>
 #include <vector>
 
 #include "quire/ops/index/element.h"
 #include "quire/ops/index/groups.h"
+#include "quire/ops/index/scatter_groups.h"
 #include "quire/ops/index/scatter_kernel.h"
 #include "quire/ops/index/walk.h"
 
@@ -20,14 +20,6 @@ namespace {
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
-bool counted(const Scatter& args) {
-  return args.combine != Combine::kAssign && (args.combine == Combine::kMean || !args.include);
-}
-
-std::int64_t divisor(const Scatter& args, std::int64_t count) {
-  return count + (args.include && args.self_counts ? 1 : 0);
-}
-
 bool by_groups(const Scatter& args) {
   constexpr std::int64_t kCacheElements = 3 << 20;
   const Walk& walk = *args.walk;
@@ -39,71 +31,6 @@ bool by_groups(const Scatter& args) {
   if (counted(args) && !groups_every_place(walk)) return true;
   return walk.D >= 8 && walk.M * walk.D > kCacheElements && groups_every_place(walk);
 }
-
-// ---- By groups ----
-
-template <class T, Combine C>
-void fold_place(const Scatter& args, T* out, const T* init, const T* src, const std::int64_t* from,
-                std::int64_t count) {
-  constexpr std::int64_t kColumns = 64;
-  const Walk& walk = *args.walk;
-  using A = std::conditional_t<C == Combine::kMean && std::integral<T>, std::int64_t, Acc<T>>;
-  const A alpha = factor<A>(args.alpha);
-  for (std::int64_t d = 0; d < walk.D; d += kColumns) {
-    const std::int64_t columns = std::min(kColumns, walk.D - d);
-    A acc[kColumns];
-    for (std::int64_t c = 0; c < columns; ++c)
-      acc[c] = args.include ? A(widen(init[d + c])) : identity<C, A>();
-    for (std::int64_t k = 0; k < count; ++k) {
-      const T* row = src + from[k] * walk.plain_step + d;
-      if (args.alpha == 1) {
-        for (std::int64_t c = 0; c < columns; ++c) acc[c] = combine<C>(acc[c], A(widen(row[c])));
-      } else {
-        for (std::int64_t c = 0; c < columns; ++c)
-          acc[c] = combine<C>(acc[c], times(alpha, A(widen(row[c]))));
-      }
-    }
-    for (std::int64_t c = 0; c < columns; ++c) {
-      if (C == Combine::kMean) acc[c] = divide(acc[c], divisor(args, count));
-      out[d + c] = narrow<T>(static_cast<Acc<T>>(acc[c]));
-    }
-  }
-}
-
-template <class T, Combine C>
-void fold_groups(const Scatter& args) {
-  const Walk& walk = *args.walk;
-  const auto fold = QUIRE_FOR_ISA(fold_rows);
-  for_groups(walk, [&](const LaneCursor& lane, const Groups& groups, std::int64_t begin,
-                       std::int64_t end) {
-    for (std::int64_t g = begin; g < end; ++g) {
-      const std::int64_t place = lane.place + groups.place(g) * walk.place_step;
-      T* out = static_cast<T*>(args.out) + place;
-      const T* init = static_cast<const T*>(args.self) + place;
-      const T* src = static_cast<const T*>(args.src) + lane.plain;
-      const std::int64_t count = groups.size(g);
-      if (count == 0) {
-        if (out != init) std::memcpy(out, init, at(walk.D) * sizeof(T));
-      } else if constexpr (std::is_same_v<T, float>) {
-        fold({.out = out,
-              .init = args.include ? init : nullptr,
-              .src = src,
-              .src_step = walk.plain_step,
-              .D = walk.D,
-              .from = groups.first(g),
-              .from_end = groups.end(),
-              .count = count,
-              .combine = args.combine,
-              .alpha = static_cast<float>(args.alpha),
-              .divisor = static_cast<float>(divisor(args, count))});
-      } else {
-        fold_place<T, C>(args, out, init, src, groups.first(g), count);
-      }
-    }
-  });
-}
-
-// ---- Straight ----
 
 // The positions of a block of the index whose places lie in a range.
 struct Block {
@@ -387,16 +314,11 @@ void scatter_cpu(const Scatter& args) {
       if constexpr (!kIsShort<T>) straight<T, Combine::kAssign>(args);
     });
   }
-  const bool groups = by_groups(args);
+  if (by_groups(args)) return scatter_by_groups(args);
   with_type(args.dtype, [&]<class T>() {
     with_reduction(args.combine, [&]<Combine C>() {
-      if constexpr (kIsShort<T>) {
-        fold_groups<T, C>(args);
-      } else if constexpr (std::integral<T> && C == Combine::kMean) {
-        if constexpr (!std::is_same_v<T, bool>) fold_groups<T, C>(args);
-      } else {
-        groups ? fold_groups<T, C>(args) : straight<T, C>(args);
-      }
+      constexpr bool kOnlyByGroups = kIsShort<T> || (std::integral<T> && C == Combine::kMean);
+      if constexpr (!kOnlyByGroups) straight<T, C>(args);
     });
   });
 }
