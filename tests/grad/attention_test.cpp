@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -366,6 +367,38 @@ TEST(GradAttention, PAG_12_B18_HalfTypesGiveGradientsOfTheirOwnDType) {
       EXPECT_EQ(values(found[i].gradient()), values(wide[i].gradient().to(dtype))) << i;
     }
   }
+}
+
+TEST(GradAttention, B1_B2_B4_B5_EveryRowOfEveryHeadAtSize128) {
+  // All sizes differ: 6 query heads on 2, pages of 16 in rows of 11, 140 queries on 170 keys. Each
+  // row of dq is written, and dk and dv have one number for each key head, close to those in f64.
+  std::vector<std::int32_t> table = {12, 3, 7, 0, 9, 1, 5, 11, 2, 8, 4};
+  const Batch batch = {{0, 140}, table, {170}};
+  const std::vector<Tensor> in = {random_tensor({140, 6, 128}, 1, DType::kF32),
+                                  random_tensor({13, 16, 2, 128}, 2, DType::kF32),
+                                  random_tensor({13, 16, 2, 128}, 3, DType::kF32)};
+  const Tensor dout = random_tensor({140, 6, 128}, 4, DType::kF32);
+  const auto run = [&](DType dtype) {
+    std::vector<Tensor> inputs;
+    for (const Tensor& x : in) inputs.push_back(x.to(dtype));
+    const std::vector<Var> vars = test::leaves(inputs);
+    backward(attention(vars[0], batch.start_J(), KvPool(vars[1], vars[2]), batch.view(), causal())
+                 .out_NHU,
+             dout.to(dtype));
+    return vars;
+  };
+  const std::vector<Var> found = run(DType::kF32), truth = run(DType::kF64);
+  for (std::size_t i = 0; i < 3; ++i) {
+    // Sums of some hundred products of f32: their error is far below this, a lost row is not.
+    expect_close(values(found[i].gradient()), values(truth[i].gradient()),
+                 "input " + std::to_string(i), 1e-5);
+  }
+  const std::vector<double> dq = values(found[0].gradient());
+  for (std::size_t row = 0; row < 140 * 6; ++row) {
+    const auto begin = dq.begin() + static_cast<std::ptrdiff_t>(row * 128);
+    EXPECT_TRUE(std::any_of(begin, begin + 128, [](double x) { return x != 0; })) << row;
+  }
+  EXPECT_EQ(found[1].gradient().shape(), (Shape{13, 16, 2, 128}));
 }
 
 TEST(GradAttention, FLA_15_NaNInUnusedSlotsReachesNothing) {

@@ -202,5 +202,12 @@ TEST(GradIndex, ShortTypes) {
   }
 }
 
+TEST(GradIndex, B16_GatherAddsUpTheGradientsOfDuplicates) {
+  const Var x(test::tensor_of({1, 2, 3}, {3}), Needs::kGradient);
+  backward(gather(x, 0, test::index_of({2, 0, 2, 2}, {4})),
+           test::tensor_of({1, 10, 100, 1000}, {4}));
+  EXPECT_EQ(test::values(x.gradient()), (std::vector<double>{10, 0, 1101}));
+}
+
 }  // namespace
 }  // namespace quire::grad
