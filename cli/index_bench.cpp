@@ -19,6 +19,7 @@ namespace {
 
 constexpr double kGiga = 1e9;
 constexpr std::uint64_t kSeed = 7;
+constexpr std::int64_t kMostIndexBytes = 1'000'000'000;  // of one written out
 
 enum class Spread { kUniform, kSkewed };
 
@@ -97,7 +98,7 @@ class RowsBench {
                                                            {"amax", Reduce::kAmax},
                                                            {"amin", Reduce::kAmin}};
     for (const auto& [name, reduce] : kReduces) scatters(self, expanded, src, name, reduce);
-    if (D_ == 1) return;
+    if (D_ == 1 || N_ * D_ * 8 > kMostIndexBytes) return;
     // An entry for every element: rows all the same, and places of their own.
     layout_ = "copied";
     with_index(self, expanded.contiguous_copy(), src);
