@@ -4,7 +4,8 @@
 //
 // DTYPE f32|bf16|f16|i8; LAYOUT rows|blocks; Z slots of a page, 0 for one page per sequence; T
 // queries and S keys of each of B sequences, causal, bottom-right. A line equal to the one before
-// uses its tensors again; the line "ceilings" prints what this machine can do at most. compare_torch.py feeds it, and PyTorch in turn.
+// uses its tensors again; the line "ceilings" prints what this machine can do at most.
+// compare_torch.py feeds it, and PyTorch in turn.
 
 #include <algorithm>
 #include <chrono>

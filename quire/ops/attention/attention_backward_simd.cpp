@@ -158,6 +158,25 @@ void load_step(const Job& job, const Step& step) {
   }
 }
 
+/// Asks for `bytes` that are read soon, once this step's tiles are done with.
+QUIRE_INLINE void ask_for(const std::byte* p, std::int64_t bytes) {
+  for (std::int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(p + at, 0, 2);
+}
+
+/// Asks for a row of the next step and for the row's dq: they lie too far apart for the processor
+/// to foresee.
+QUIRE_INLINE void ask_ahead(const Job& job, const Step& step, std::int64_t row) {
+  const AttentionBackward& a = job.a;
+  const std::int64_t n = flat_row(job, step, row), next = n + step.count / job.group * a.H;
+  if (job.pass != Pass::kKeys)
+    ask_for(reinterpret_cast<const std::byte*>(a.dq_NHK + n * a.kv.K), 4 * a.kv.K);
+  if (next >= a.N * a.H) return;
+  const std::int64_t q_bytes = a.kv.K * (a.q_dtype == DType::kF32 ? 4 : 2),
+                     dout_bytes = a.kv.U * (a.dout_dtype == DType::kF32 ? 4 : 2);
+  ask_for(a.q_NHK + next * q_bytes, q_bytes);
+  ask_for(a.dout_NHU + next * dout_bytes, dout_bytes);
+}
+
 /// Products to weights e^(score − lse); exactly 0 where the row does not see the key.
 void weigh(const Job& job, const Step& step, const Tile& tile, std::int64_t row) {
   const AttentionSpec& spec = job.a.spec;
@@ -269,7 +288,10 @@ void process(const Job& job, const Step& step) {
   const int lanes = step.viewer.lanes;
   load_step(job, step);
   products(job.q, job.k_width, step.count, job.k_blocks, a.kv.K, lanes, job.weight);
-  for (std::int64_t row = 0; row < step.count; ++row) weigh(job, step, tile, row);
+  for (std::int64_t row = 0; row < step.count; ++row) {
+    ask_ahead(job, step, row);
+    weigh(job, step, tile, row);
+  }
   if (job.pass != Pass::kQueries && a.dv_pages != nullptr)
     outer_products(job.weight, job.dout, job.u_width, step.count, lanes, job.dv);
   products(job.dout, job.u_width, step.count, job.v_blocks, a.kv.U, lanes, job.dscore);

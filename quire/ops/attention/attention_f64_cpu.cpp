@@ -1,4 +1,5 @@
-// Attention in f64: one row, one key after the other. For gradient checks and truths, not for speed.
+// Attention in f64: one row, one key after the other. For gradient checks and truths, not for
+// speed.
 
 #include <algorithm>
 #include <cmath>

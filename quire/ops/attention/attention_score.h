@@ -25,8 +25,8 @@ QUIRE_INLINE LaneRange lanes(KeyRange range, const Tile& tile) {
   return begin < end ? LaneRange{static_cast<int>(begin), static_cast<int>(end)} : LaneRange{0, 0};
 }
 
-/// A query with one head: query `t` of sequence `b` at `position`, head `h` of kv head `g`; the keys
-/// of the sequence have the positions `keys`.
+/// A query with one head: query `t` of sequence `b` at `position`, head `h` of kv head `g`; the
+/// keys of the sequence have the positions `keys`.
 struct ScoreRow {
   std::int64_t b, g, h, t, position;
   KeyRange keys;

@@ -1,7 +1,7 @@
 #pragma once
 
-// 64 key positions of one kv head as the compute kernel wants them: keys in 4 blocks of 16, values in
-// rows. Where the cache already stores them so, the tile points into it; else it is gathered and
+// 64 key positions of one kv head as the compute kernel wants them: keys in 4 blocks of 16, values
+// in rows. Where the cache already stores them so, the tile points into it; else it is gathered and
 // widened to f32, element k of key i at k·64 + i.
 
 #include "quire/base/simd.h"
@@ -238,8 +238,8 @@ QUIRE_INLINE bool find_runs(const KvView& kv, std::int64_t b, std::int64_t g,
 }
 
 /// Points the tile into the cache where it stores these positions just as the compute kernel reads
-/// them: values in rows of whole vectors, keys in blocks. Returns whether nothing is left to gather.
-/// The `ahead` positions behind it are the next tile's.
+/// them: values in rows of whole vectors, keys in blocks. Returns whether nothing is left to
+/// gather. The `ahead` positions behind it are the next tile's.
 QUIRE_INLINE bool borrow(const KvView& kv, std::int64_t b, std::int64_t g, std::int64_t first_slot,
                          std::int64_t ahead, Tile& tile) {
   Runs runs, next;
