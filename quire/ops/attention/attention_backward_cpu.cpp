@@ -1,13 +1,10 @@
 #include <algorithm>
 #include <cstdint>
-#include <new>
-#include <numeric>
 #include <vector>
 
 #include "quire/base/thread_pool.h"
 #include "quire/ops/attention/attention_backward_kernel.h"
 #include "quire/ops/attention/page_walk.h"
-#include "quire/ops/attention/visible.h"
 
 namespace quire::kernel {
 namespace {

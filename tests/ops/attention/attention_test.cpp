@@ -122,7 +122,7 @@ TEST(Attention, PAG_02_EqualsTheNaiveLoopsInEveryStorage) {
 TEST(Attention, PAG_02_EveryHeadSize) {
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     for (const KLayout layout : {KLayout::kRows, KLayout::kBlocks}) {
-      for (const std::int64_t K : {1, 3, 4, 16, 20, 64, 80, 96, 128, 256, 512}) {
+      for (const std::int64_t K : {1, 3, 4, 16, 20, 32, 64, 80, 96, 128, 192, 256, 512}) {
         for (const std::int64_t U : {K, std::int64_t{1}, std::int64_t{48}, std::int64_t{67}}) {
           PagedForm form;
           form.dtype = dtype;
@@ -197,6 +197,29 @@ TEST(Attention, FLA_01_LongPromptsInOneCall) {
     const PagedCase kv(form, {333, 64, 0});
     expect_reference(Queries({333, 65, 3}, 2 * group, 16), kv.view(), causal(),
                      concat("group ", group));
+  }
+}
+
+TEST(Attention, FLA_01_ShapesOfFlashAttentionsTests) {
+  struct Lengths {
+    std::int64_t T, S, K;
+  };
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    for (const Lengths& shape : std::vector<Lengths>{{1, 147, 128},
+                                                     {113, 203, 32},
+                                                     {108, 256, 96},
+                                                     {256, 512, 64},
+                                                     {512, 256, 80},
+                                                     {40, 203, 192},
+                                                     {30, 147, 256},
+                                                     {512, 513, 32}}) {
+      PagedForm form;
+      form.dtype = dtype;
+      form.K = form.U = shape.K;
+      const PagedCase kv(form, {shape.S});
+      expect_reference(Queries({shape.T}, 2, shape.K), kv.view(), causal(),
+                       concat(to_string(dtype), ", T ", shape.T, ", S ", shape.S));
+    }
   }
 }
 
