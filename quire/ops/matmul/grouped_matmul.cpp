@@ -77,9 +77,12 @@ Tensor groups_of_inner(const Tensor& a_NK, const Tensor& b_KM, const Tensor& sta
 void check_matrices(const Tensor& a, const Tensor& b) {
   check_floating("grouped_matmul", "a", a);
   check_same_dtype("grouped_matmul", "a", a, "b", b);
-  for (const auto& [name, x] : {std::pair<const char*, const Tensor&>{"a", a}, {"b", b}})
+  const auto check_rank = [](const char* name, const Tensor& x) {
     QUIRE_CHECK(x.rank() == 2 || x.rank() == 3, "grouped_matmul: ", name, " has rank ", x.rank(),
                 ", expected 2 or 3");
+  };
+  check_rank("a", a);
+  check_rank("b", b);
   QUIRE_CHECK(a.size(-1) == b.size(-2), "grouped_matmul: dimension ", a.rank() - 1, " of a is ",
               a.size(-1), ", but dimension ", b.rank() - 2, " of b is ", b.size(-2));
 }

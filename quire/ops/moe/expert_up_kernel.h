@@ -5,7 +5,7 @@
 
 namespace quire::kernel {
 
-/// A product with experts whose results are activated while they are still in the cache; f32 inputs.
+/// A product with experts whose results are activated while they are in the cache; f32 inputs.
 struct ExpertUp {
   GroupedProduct product;     // out: what the activation was given, [rows, M], or null
   ActivationRows activation;  // kind, layout, pairs, limits and F
