@@ -137,36 +137,6 @@ QUIRE_INLINE void store_bf16(void* p, F32 x) {
   _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_srli_epi32(kept, 16)));
 }
 
-/// Lane i of vector j becomes lane j of vector i, for 16 vectors.
-QUIRE_INLINE void transpose16(F32* rows) {
-  __m512 pairs[16], fours[16];
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; i += 2) {
-    pairs[i] = _mm512_unpacklo_ps(rows[i].v, rows[i + 1].v);
-    pairs[i + 1] = _mm512_unpackhi_ps(rows[i].v, rows[i + 1].v);
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; i += 4) {
-    for (int j = 0; j < 2; ++j) {
-      const __m512d a = _mm512_castps_pd(pairs[i + j]), b = _mm512_castps_pd(pairs[i + j + 2]);
-      fours[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
-      fours[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
-    }
-  }
-  // fours[4r + c] has, in each 128-bit lane l, column 4l + c of rows 4r to 4r + 3.
-#pragma GCC unroll 4
-  for (int c = 0; c < 4; ++c) {
-    const __m512 even_low = _mm512_shuffle_f32x4(fours[c], fours[4 + c], 0x88);
-    const __m512 odd_low = _mm512_shuffle_f32x4(fours[c], fours[4 + c], 0xdd);
-    const __m512 even_high = _mm512_shuffle_f32x4(fours[8 + c], fours[12 + c], 0x88);
-    const __m512 odd_high = _mm512_shuffle_f32x4(fours[8 + c], fours[12 + c], 0xdd);
-    rows[c] = {_mm512_shuffle_f32x4(even_low, even_high, 0x88)};
-    rows[8 + c] = {_mm512_shuffle_f32x4(even_low, even_high, 0xdd)};
-    rows[4 + c] = {_mm512_shuffle_f32x4(odd_low, odd_high, 0x88)};
-    rows[12 + c] = {_mm512_shuffle_f32x4(odd_low, odd_high, 0xdd)};
-  }
-}
-
 /// Asks for the cache line at p; any address will do.
 QUIRE_INLINE void prefetch(const void* p) {
   _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);

@@ -124,16 +124,6 @@ QUIRE_INLINE void store_bf16(void* p, F32 x) {
   }
 }
 
-QUIRE_INLINE void transpose16(F32* rows) {
-  for (int i = 0; i < 16; ++i) {
-    for (int j = 0; j < i; ++j) {
-      const float upper = rows[j].v[i];
-      rows[j].v[i] = rows[i].v[j];
-      rows[i].v[j] = upper;
-    }
-  }
-}
-
 QUIRE_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
 
 QUIRE_INLINE I32 set1_i32(std::int32_t x) {

@@ -48,7 +48,7 @@ void pack_across(const WeightBlock& w, std::int64_t begin, std::int64_t end, flo
         __builtin_memcpy(rest, from, static_cast<std::size_t>(inputs * Load::kBytes));
         tile[i] = Load::at(rest);
       }
-      transpose16(tile);
+      transpose(tile);
       for (int i = 0; i < inputs; ++i)
         store(packed + (k - begin + i) * kPackedColumns + c, tile[i]);
     }
@@ -84,7 +84,7 @@ void pack_turned(const WeightBlock& w, std::int64_t begin, std::int64_t end, flo
     for (std::int64_t c = 0; c < kPackedColumns; c += 16) {
       F32 turned[16];
       for (int i = 0; i < 16; ++i) turned[i] = load(tile + 16 * (c + i));
-      transpose16(turned);
+      transpose(turned);
       for (int i = 0; i < inputs; ++i)
         store(packed + (k - begin + i) * kPackedColumns + c, turned[i]);
     }

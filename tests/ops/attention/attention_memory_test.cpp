@@ -29,8 +29,9 @@ std::int64_t extra_bytes(std::int64_t S) {
 }
 
 TEST(AttentionMemory, FLA_02_GrowsAtMostLinearlyWithTheLength) {
-  set_threads(2);
-  (void)extra_bytes(512);  // what threads keep
+  // One thread: whether a second one comes to its tiles at all in a short run is chance.
+  set_threads(1);
+  (void)extra_bytes(512);  // what the thread keeps
   const std::int64_t small = extra_bytes(1024), large = extra_bytes(4096);
   // A few bytes per token for the list of work; a dense score matrix would be 64 MiB a head.
   EXPECT_LT(large, 4 * small + 65536);
