@@ -44,6 +44,17 @@ inline void counted_release(void* p) {
 
 void* operator new(std::size_t bytes) { return quire::test::counted_allocation(bytes); }
 void* operator new[](std::size_t bytes) { return quire::test::counted_allocation(bytes); }
+// (A sanitizer has its own of these two, which do not go through the first.)
+void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept try {
+  return quire::test::counted_allocation(bytes);
+} catch (const std::bad_alloc&) {
+  return nullptr;
+}
+void* operator new[](std::size_t bytes, const std::nothrow_t&) noexcept try {
+  return quire::test::counted_allocation(bytes);
+} catch (const std::bad_alloc&) {
+  return nullptr;
+}
 void operator delete(void* p) noexcept { quire::test::counted_release(p); }
 void operator delete[](void* p) noexcept { quire::test::counted_release(p); }
 void operator delete(void* p, std::size_t) noexcept { quire::test::counted_release(p); }
