@@ -89,21 +89,7 @@ void ContiguousCache::append(std::int64_t layer, const Tensor& k_NGK, const Tens
 
 KvView ContiguousCache::view(std::int64_t layer) const {
   const Layer& from = impl_->at(layer);
-  const KvPages p = impl_->pages(from);
-  KvView view;
-  view.k_pages = p.k_pages;
-  view.v_pages = p.v_pages;
-  view.k_strides = p.k_strides;
-  view.v_strides = p.v_strides;
-  view.k_layout = p.k_layout;
-  view.dtype = p.dtype;
-  view.k_scale_PZG = p.k_scale_PZG;
-  view.v_scale_PZG = p.v_scale_PZG;
-  view.P = p.P;
-  view.Z = p.Z;
-  view.G = p.G;
-  view.K = p.K;
-  view.U = p.U;
+  KvView view = view_of(impl_->pages(from));
   view.length_BG = &from.length;
   return view;
 }

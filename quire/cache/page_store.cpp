@@ -83,24 +83,7 @@ KvPages PageStore::pages(std::int64_t layer) const {
           s.U};
 }
 
-KvView PageStore::view(std::int64_t layer) const {
-  const KvPages p = pages(layer);
-  KvView view;
-  view.k_pages = p.k_pages;
-  view.v_pages = p.v_pages;
-  view.k_strides = p.k_strides;
-  view.v_strides = p.v_strides;
-  view.k_layout = p.k_layout;
-  view.dtype = p.dtype;
-  view.k_scale_PZG = p.k_scale_PZG;
-  view.v_scale_PZG = p.v_scale_PZG;
-  view.P = p.P;
-  view.Z = p.Z;
-  view.G = p.G;
-  view.K = p.K;
-  view.U = p.U;
-  return view;
-}
+KvView PageStore::view(std::int64_t layer) const { return view_of(pages(layer)); }
 
 std::span<std::byte> PageStore::data(std::int32_t page) const {
   return {data_.data() + page * data_bytes_, static_cast<std::size_t>(data_bytes_)};

@@ -14,70 +14,23 @@
 #include "quire/base/half.h"
 #include "quire/base/thread_pool.h"
 #include "quire/tensor/rng.h"
+#include "tests/cache/steps.h"
 #include "tests/reference/attention.h"
 
 namespace quire::cache {
 namespace {
 
+using test::feed;
+using test::layer_of;
+using test::message_of;
+using test::part;
+using test::random_step;
+using test::same_bits;
+using test::Step;
 using testing::AllOf;
 using testing::HasSubstr;
 
 constexpr DType kStored[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kI8};
-
-Tensor random(Rng& rng, Shape shape) {
-  Tensor out = Tensor::empty(std::move(shape), DType::kF32);
-  for (std::int64_t i = 0; i < out.elements(); ++i) out.mutable_data<float>()[i] = rng.normal();
-  return out;
-}
-
-LayerSpec layer_of(std::int64_t H, std::int64_t G, std::int64_t K, std::int64_t U) {
-  LayerSpec layer{H, G, K, U, {}};
-  layer.attention.alignment = Alignment::kBottomRight;
-  return layer;
-}
-
-/// A token's keys, values and queries over all layers.
-struct Step {
-  std::vector<Tensor> q, k, v;
-};
-
-Step random_step(Rng& rng, const std::vector<LayerSpec>& layers, std::int64_t N) {
-  Step step;
-  for (const LayerSpec& s : layers) {
-    step.q.push_back(random(rng, {N, s.H, s.K}));
-    step.k.push_back(random(rng, {N, s.G, s.K}));
-    step.v.push_back(random(rng, {N, s.G, s.U}));
-  }
-  return step;
-}
-
-/// Rows [begin, end) of every tensor.
-Step part(const Step& step, std::int64_t begin, std::int64_t end) {
-  Step out;
-  for (std::size_t i = 0; i < step.q.size(); ++i) {
-    out.q.push_back(step.q[i].slice(0, begin, end));
-    out.k.push_back(step.k[i].slice(0, begin, end));
-    out.v.push_back(step.v[i].slice(0, begin, end));
-  }
-  return out;
-}
-
-/// One step of the cache: the outputs of its layers, one after another.
-std::vector<float> feed(KvCache& cache, const Step& step) {
-  std::vector<float> out;
-  for (std::size_t i = 0; i < step.q.size(); ++i) {
-    const auto layer = static_cast<std::int64_t>(i);
-    cache.append(layer, step.k[i], step.v[i]);
-    const Tensor o = cache.attend(layer, step.q[i]);
-    out.insert(out.end(), o.data<float>(), o.data<float>() + o.elements());
-  }
-  cache.advance(step.q[0].size(0));
-  return out;
-}
-
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), 4 * a.size()) == 0;
-}
 
 /// What a number becomes when it is stored; for i8, with the largest magnitude of its row.
 float stored(float x, DType dtype, float largest) {
@@ -289,16 +242,6 @@ TEST(ContiguousCache, counts_bytes) {
     EXPECT_EQ(cache.bytes(), 4 * each);
     EXPECT_EQ(cache.capacity(), 1'000);
   }
-}
-
-template <class Call>
-std::string message_of(const Call& call) {
-  try {
-    call();
-  } catch (const ArgumentError& e) {
-    return e.what();
-  }
-  return "no ArgumentError";
 }
 
 TEST(ContiguousCache, refuses_more_than_its_capacity_with_the_numbers_and_stays_as_it_was) {

@@ -8,8 +8,11 @@
 #include "quire/base/error.h"
 #include "quire/cache/kv_cache.h"
 #include "quire/tensor/rng.h"
+#include "tests/support/message_of.h"
 
 namespace quire::cache::test {
+
+using quire::test::message_of;
 
 inline Tensor random(Rng& rng, Shape shape) {
   Tensor out = Tensor::empty(std::move(shape), DType::kF32);
@@ -106,16 +109,6 @@ inline std::vector<float> feed(KvCache& cache, const Step& step,
 
 inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), 4 * a.size()) == 0;
-}
-
-template <class Failure, class Call>
-std::string message_of(const Call& call) {
-  try {
-    call();
-  } catch (const Failure& e) {
-    return e.what();
-  }
-  return "nothing was thrown";
 }
 
 }  // namespace quire::cache::test

@@ -15,11 +15,13 @@
 #include "tests/model/llama_gguf.h"
 #include "tests/model/model_runs.h"
 #include "tests/support/memory_file_ops.h"
+#include "tests/support/message_of.h"
 
 namespace quire::model {
 namespace {
 
 using test::LlamaGguf;
+using test::message_of;
 using testing::HasSubstr;
 
 std::vector<std::int32_t> some_ids(std::int64_t count, std::int64_t V, std::uint64_t seed = 5) {
@@ -34,16 +36,6 @@ std::unique_ptr<Model> load_bytes(const std::string& bytes, Mode mode) {
   test::MemoryFileOps files;
   files.put("m.gguf", bytes);
   return Model::load(ModelFile::open("m.gguf"), {mode, {}});
-}
-
-template <class Call>
-std::string message_of(const Call& call) {
-  try {
-    call();
-  } catch (const ArgumentError& e) {
-    return e.what();
-  }
-  return "no ArgumentError";
 }
 
 class TinyLlama : public testing::TestWithParam<const char*> {

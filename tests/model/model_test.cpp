@@ -11,11 +11,13 @@
 #include "tests/model/llama_gguf.h"
 #include "tests/model/model_runs.h"
 #include "tests/support/memory_file_ops.h"
+#include "tests/support/message_of.h"
 
 namespace quire::model {
 namespace {
 
 using test::LlamaGguf;
+using test::message_of;
 using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
@@ -26,16 +28,6 @@ std::shared_ptr<const ModelFile> open(const LlamaGguf& gguf) {
   test::MemoryFileOps files;
   files.put("m.gguf", bytes);
   return ModelFile::open("m.gguf");
-}
-
-template <class Error, class Call>
-std::string message_of(const Call& call) {
-  try {
-    call();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "nothing of this kind was thrown";
 }
 
 TEST(Model, runs_llama) { EXPECT_THAT(supported_architectures(), ElementsAre("llama")); }

@@ -61,6 +61,25 @@ kernel::KvSide value_side(const KvPages& pages) {
 
 }  // namespace
 
+KvView view_of(const KvPages& pages) {
+  KvView view;
+  view.k_pages = pages.k_pages;
+  view.v_pages = pages.v_pages;
+  view.k_strides = pages.k_strides;
+  view.v_strides = pages.v_strides;
+  view.k_layout = pages.k_layout;
+  view.dtype = pages.dtype;
+  view.k_scale_PZG = pages.k_scale_PZG;
+  view.v_scale_PZG = pages.v_scale_PZG;
+  view.P = pages.P;
+  view.Z = pages.Z;
+  view.G = pages.G;
+  view.K = pages.K;
+  view.U = pages.U;
+  view.version_P = pages.version_P;
+  return view;
+}
+
 void kv_write(const KvPages& pages, const Tensor& k_NGK, const Tensor& v_NGU,
               const Tensor& slot_N) {
   const Dims dims = QUIRE_DIMS(k_NGK, v_NGU, slot_N);

@@ -24,6 +24,9 @@ struct KvPages {
   std::int64_t* used_P = nullptr;  // null: every write counts
 };
 
+/// The pages to read: a view without a table, a length or a bias, which the caller adds.
+KvView view_of(const KvPages& pages);
+
 /// Writes the keys and values of N tokens into slots of pages.
 ///
 /// pages   the destination

@@ -14,10 +14,12 @@
 #include "quire/ops/attention/attention.h"
 #include "quire/tensor/rng.h"
 #include "tests/reference/attention.h"
+#include "tests/support/message_of.h"
 
 namespace quire {
 namespace {
 
+using test::message_of;
 using testing::AllOf;
 using testing::HasSubstr;
 
@@ -348,16 +350,6 @@ TEST(KvWrite, nothing_to_write_is_no_error) {
   none.G = 2, none.K = none.U = 16;
   kv_write(none, tensor(random(64, 1), {2, 2, 16}), tensor(random(64, 1), {2, 2, 16}),
            slots_of({-1, -1}));
-}
-
-template <class Call>
-std::string message_of(const Call& call) {
-  try {
-    call();
-  } catch (const ArgumentError& e) {
-    return e.what();
-  }
-  return "no ArgumentError";
 }
 
 class KvWriteErrors : public testing::TestWithParam<DType> {
