@@ -20,4 +20,11 @@ std::unique_ptr<KvCache> KvCache::fork() const {
   throw ArgumentError("this kind of cache cannot be forked; --cache paged can");
 }
 
+void KvCache::end_reading() {}
+
+CacheReport KvCache::report() const {
+  // An exact cache reads all that it holds.
+  return {.tokens = length(), .bytes_read = bytes(), .bytes_stored = bytes(), .mass = 1};
+}
+
 }  // namespace quire::cache

@@ -16,6 +16,19 @@ struct LayerSpec {
   AttentionSpec attention;
 };
 
+/// What a cache says of itself.
+struct CacheReport {
+  std::int64_t tokens = 0;
+  /// What the last step of one token read, over all layers: keys, values, scales, index, wherever
+  /// they lay.
+  std::int64_t bytes_read = 0;
+  /// What it keeps in all tiers: keys, values, scales, index, dense layers and hot zones included.
+  std::int64_t bytes_stored = 0;
+  /// The part of the attention that the last step's exact keys received, over layers and heads; 1
+  /// where nothing was left out.
+  double mass = 1;
+};
+
 /// Keys and values over all layers: of one sequence, or (PagedBatch) of several that a model
 /// continues in one step. A step is: begin_step(); for each layer append(), then attend(); then
 /// advance().
@@ -52,6 +65,11 @@ class KvCache {
   /// A cache of the same tokens that goes its own way; neither sees what the other appends. Throws
   /// ArgumentError where a cache cannot share.
   virtual std::unique_ptr<KvCache> fork() const;
+
+  /// Tells that the last document was read: a policy that leaves keys out does so from here on,
+  /// and no sooner.
+  virtual void end_reading();
+  virtual CacheReport report() const;
 
   /// Bytes that hold tokens now, and bytes that a token takes.
   virtual std::int64_t bytes() const = 0;

@@ -244,6 +244,19 @@ TEST(ContiguousCache, counts_bytes) {
   }
 }
 
+TEST(ContiguousCache, reports_that_it_reads_all_that_it_holds) {
+  const std::vector<LayerSpec> layers = some_layers();
+  Rng rng(9);
+  ContiguousCache cache(layers, 100, DType::kF16);
+  feed(cache, random_step(rng, layers, 70));
+  cache.end_reading();
+  const CacheReport report = cache.report();
+  EXPECT_EQ(report.tokens, 70);
+  EXPECT_EQ(report.bytes_read, 70 * cache.bytes_per_token());
+  EXPECT_EQ(report.bytes_stored, 70 * cache.bytes_per_token());
+  EXPECT_EQ(report.mass, 1);
+}
+
 TEST(ContiguousCache, refuses_more_than_its_capacity_with_the_numbers_and_stays_as_it_was) {
   const std::vector<LayerSpec> layers = {layer_of(2, 1, 16, 16)};
   for (const DType kv : kStored) {
