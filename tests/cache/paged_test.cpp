@@ -107,7 +107,7 @@ TEST(PagedCache, PAG_03_pages_that_others_wrote_before_leave_no_trace) {
   }
 }
 
-TEST(PagedCache, INF_04_K3_after_a_fork_neither_side_sees_what_the_other_writes) {
+TEST(PagedCache, INF_04_K3_B14_after_a_fork_neither_side_sees_what_the_other_writes) {
   const std::vector<LayerSpec> layers = some_layers();
   for (const DType kv : kStored) {
     for (const std::int64_t length : {1, 15, 16, 17, 100}) {

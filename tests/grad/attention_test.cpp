@@ -225,7 +225,7 @@ TEST(GradAttention, FLA_06_GradientsUnderAMask) {
                                  random_tensor({2, 2, 1, 3}, 3)});
 }
 
-TEST(GradAttention, PAG_09_ASharedPageReceivesTheSumOfCopies) {
+TEST(GradAttention, PAG_09_T20_ASharedPageReceivesTheSumOfCopies) {
   const Tensor q = random_tensor({4, 2, 4}, 1), k = random_tensor({3, 2, 1, 4}, 2),
                v = random_tensor({3, 2, 1, 4}, 3), dout = random_tensor({4, 2, 4}, 4);
   const auto run = [&](const Tensor& k_pages, const Tensor& v_pages, const Batch& batch) {
@@ -400,7 +400,7 @@ TEST(GradAttention, PAG_15_TheSameBitsWithAnyThreads) {
   set_threads(1);
 }
 
-TEST(GradAttention, PAG_12_B18_HalfTypesGiveGradientsOfTheirOwnDType) {
+TEST(GradAttention, PAG_12_B2_B18_T16_HalfTypesGiveGradientsOfTheirOwnDType) {
   // A pool of f16 or bf16 has gradients too, summed in f32 and rounded once.
   for (const DType dtype : {DType::kBF16, DType::kF16}) {
     const std::vector<Tensor> in = {random_tensor({6, 4, 16}, 1, dtype),
@@ -457,7 +457,7 @@ TEST(GradAttention, B1_B2_B4_B5_EveryRowOfEveryHeadAtSize128) {
   EXPECT_EQ(found[1].gradient().shape(), (Shape{13, 16, 2, 128}));
 }
 
-TEST(GradAttention, FLA_15_NaNInUnusedSlotsReachesNothing) {
+TEST(GradAttention, FLA_15_T22_NaNInUnusedSlotsReachesNothing) {
   const double nan = std::nan("");
   std::vector<double> k = values(random_tensor({3, 4, 1, 4}, 1)),
                       v = values(random_tensor({3, 4, 1, 4}, 2));
@@ -685,6 +685,14 @@ TEST(GradKvWrite, B19_SlotNumbersAreCheckedForDTypeAndRange) {
   EXPECT_EQ(number(6), 3);
   kv_write(pool, token, token, slots({1}).to(DType::kI32));
   EXPECT_EQ(number(1), 3);
+  // Several: 64-bit numbers that are read as 32-bit ones are every other 0.
+  const Var three(tensor_of({4, 5, 6}, {3, 1, 1}, DType::kF32).expand({3, 1, 8}));
+  kv_write(pool, three, three, slots({7, 3, 5}));
+  EXPECT_EQ((std::vector<double>{number(7), number(3), number(5), number(0)}),
+            (std::vector<double>{4, 5, 6, 0}));
+  kv_write(pool, three, three, slots({2, 4, 3}).to(DType::kI32));
+  EXPECT_EQ((std::vector<double>{number(2), number(4), number(3), number(0)}),
+            (std::vector<double>{4, 5, 6, 0}));
   EXPECT_THROW(kv_write(pool, token, token, Tensor::zeros({1}, DType::kF32)), ArgumentError);
   for (const std::int64_t slot : {-2, 8})
     EXPECT_THROW(kv_write(pool, token, token, slots({slot})), ArgumentError);

@@ -252,20 +252,20 @@ TEST(AttentionGradientGolden, FLA_06_MasksByNumberAndByTruth) {
   expect_cases<double>({"mask", "allow", "one_mask", "one_allow"}, kDouble);
 }
 
-TEST(AttentionGradientGolden, PAG_03_PAG_05_FLA_05_B9_B10_RaggedBatchesAndRowsThatSeeNothing) {
+TEST(AttentionGradientGolden, PAG_03_PAG_05_FLA_05_B9_B10_T15_RaggedBatchesAndRowsThatSeeNothing) {
   expect_cases<double>({"ragged", "more_queries"}, kDouble);
 }
 
-TEST(AttentionGradientGolden, PAG_04_B8_BothAlignments) {
+TEST(AttentionGradientGolden, PAG_04_B8_T13_BothAlignments) {
   expect_cases<double>({"causal", "top_left", "window_both", "more_queries"}, kDouble);
 }
 
-TEST(AttentionGradientGolden, PAG_09_SharedPages) {
+TEST(AttentionGradientGolden, PAG_09_T20_SharedPages) {
   expect_cases<double>({"shared_pages", "a_page_twice", "pages_of_sixteen", "all_options"},
                        kDouble);
 }
 
-TEST(AttentionGradientGolden, PAG_11_B4_FLA_07_GroupedHeadsAndOtherValueSizes) {
+TEST(AttentionGradientGolden, PAG_11_FLA_07_B4_T18_GroupedHeadsAndOtherValueSizes) {
   expect_cases<double>({"grouped", "one_kv_head", "wider"}, kDouble);
 }
 
