@@ -121,8 +121,8 @@ class PagedBatch : public KvCache {
   std::int64_t bytes() const override;
   std::int64_t bytes_per_token() const override;
 
-  /// The leading positions whose pages are read once for all sequences of this step; a multiple of
-  /// 256.
+  /// The leading positions whose pages attention reads once for all sequences of this step, in the
+  /// first layer: shared_keys().
   std::int64_t shared() const;
 
  private:
