@@ -26,8 +26,8 @@ CASES = [
     ("paged16 f32 d64 2k", "f32", 16, 1, 8, 8, 64, 2048),
     ("paged16 f32 d128 2k", "f32", 16, 1, 8, 8, 128, 2048),
 ]
-# The curves against gathering, B 1, K 64, pages of 16: S, H, G. Gathering holds three matrices of S · S numbers for each
-# head: 12 GiB for the one head of the last.
+# The curves against gathering, B 1, K 64, pages of 16: S, H, G. Gathering holds three matrices of S · S numbers for
+# each head: 12 GiB for the one head of the last.
 CURVE = [(1024, 4, 2), (2048, 4, 2), (4096, 4, 2), (8192, 4, 2), (16384, 4, 2), (32768, 4, 2),
          (8192, 1, 1), (16384, 1, 1), (32768, 1, 1)]
 
