@@ -126,11 +126,10 @@ std::vector<std::int64_t> PagedBatch::positions(std::int64_t N) const {
 }
 
 void PagedBatch::append(std::int64_t layer, const Tensor& k_NGK, const Tensor& v_NGU) {
-  const KvPages pages = impl_->pool().store().pages(layer);
   QUIRE_CHECK(k_NGK.size(0) == impl_->N(), "k_NGK has ", k_NGK.size(0),
               " tokens, but the batch was made for ", impl_->N());
   impl_->prepare();
-  kv_write(pages, k_NGK, v_NGU, impl_->slot_N);
+  impl_->pool().store().write(layer, k_NGK, v_NGU, impl_->slot_N);
   for (std::size_t b = 0; b < impl_->counts.size(); ++b) {
     PagedCache::Impl& s = *impl_->sequences[b];
     s.layer_length[static_cast<std::size_t>(layer)] = s.length + impl_->counts[b];
@@ -139,11 +138,11 @@ void PagedBatch::append(std::int64_t layer, const Tensor& k_NGK, const Tensor& v
 
 Tensor PagedBatch::attend(std::int64_t layer, const Tensor& q_NHK) {
   impl_->prepare();
-  KvView view = impl_->pool().store().view(layer);
+  PageStore::Reading reading = impl_->pool().store().read(layer, impl_->table_BW);
+  KvView& view = reading.view;
   std::vector<std::int64_t> lengths;
   for (const auto* s : impl_->sequences)
     lengths.push_back(s->layer_length[static_cast<std::size_t>(layer)]);
-  view.table = impl_->table_BW.data();
   view.W = impl_->W;
   view.length_BG = lengths.data();
   AttentionSpec spec = impl_->pool().spec().layers[static_cast<std::size_t>(layer)].attention;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cerrno>
 #include <cstdint>
 #include <memory>
@@ -12,7 +13,8 @@
 namespace quire::test {
 
 /// Passes everything on to the file operations before it, and fails the `fail_at`-th operation
-/// (from 1; 0: none) with EIO: each open, read, write_whole, exists, … counts as one. Installed
+/// (from 1; 0: none) with EIO: each open, read, write_whole,
+/// exists, … counts as one, and each transfer of a scratch file. Installed
 /// while it lives.
 class FaultFileOps final : public FileOps {
  public:
@@ -34,6 +36,11 @@ class FaultFileOps final : public FileOps {
     step(path, "cannot write");
     real_.write_whole(path, parts);
   }
+  void write_parts(const std::string& path, std::size_t count,
+                   const std::function<std::span<const std::byte>(std::size_t)>& part) override {
+    step(path, "cannot write");
+    real_.write_parts(path, count, part);
+  }
   bool exists(const std::string& path) override {
     step(path, "cannot examine");
     return real_.exists(path);
@@ -49,6 +56,10 @@ class FaultFileOps final : public FileOps {
   void remove(const std::string& path) override {
     step(path, "cannot remove");
     real_.remove(path);
+  }
+  std::unique_ptr<ScratchFile> open_scratch(const std::string& folder) override {
+    step(folder, "cannot make a scratch file in it");
+    return std::make_unique<FaultScratch>(*this, real_.open_scratch(folder));
   }
 
  private:
@@ -67,13 +78,41 @@ class FaultFileOps final : public FileOps {
     std::unique_ptr<File> real_;
   };
 
+  /// Each transfer of a scratch file is an operation.
+  class FaultScratch final : public ScratchFile {
+   public:
+    FaultScratch(FaultFileOps& ops, std::unique_ptr<ScratchFile> real)
+        : ops_(ops), real_(std::move(real)) {}
+    void read(std::span<Transfer> transfers) override {
+      real_->read(transfers);
+      for (Transfer& t : transfers) fail(t);
+    }
+    void write(std::span<Transfer> transfers) override {
+      for (Transfer& t : transfers) {
+        if (!fail(t)) real_->write({&t, 1});
+      }
+    }
+    const std::string& folder() const override { return real_->folder(); }
+    const char* method() const override { return real_->method(); }
+
+   private:
+    bool fail(Transfer& t) {
+      const bool fails = ops_.counts_to_failure();
+      if (fails) t.error = EIO;
+      return fails;
+    }
+    FaultFileOps& ops_;
+    std::unique_ptr<ScratchFile> real_;
+  };
+
+  bool counts_to_failure() { return ++done_ == fail_at_; }
   void step(const std::string& path, const char* action) {
-    if (++done_ == fail_at_) throw IoError(path, action, EIO);
+    if (counts_to_failure()) throw IoError(path, action, EIO);
   }
 
   FileOps& real_;
   std::int64_t fail_at_;
-  std::int64_t done_ = 0;
+  std::atomic<std::int64_t> done_{0};
   FileOps* before_;
 };
 
