@@ -67,6 +67,10 @@ std::int64_t frames_of(const std::vector<LayerSpec>& layers, std::int64_t pages,
   for (const LayerSpec& s : layers)
     QUIRE_CHECK(kv != DType::kI8 || s.G == layers[0].G, "a cache of i8 with layers of ", s.G,
                 " and ", layers[0].G, " heads cannot be limited (--cache-ram); use --kv f16");
+  const std::uint64_t all = checked_bytes(L, pages, bytes.frame() + TierFile::header_bytes(), 1);
+  QUIRE_CHECK(limit.disk_bytes == 0 || static_cast<std::uint64_t>(limit.disk_bytes) >= all,
+              "--cache-disk may take ", limit.disk_bytes, " bytes; a cache of ", pages * Z,
+              " tokens takes ", all);
   return std::min<std::int64_t>(frames, INT32_MAX);
 }
 
@@ -78,6 +82,11 @@ std::uint64_t reserved_bytes(const std::vector<LayerSpec>& layers, std::int64_t 
 }
 
 }  // namespace
+
+void PageStore::check_limit(const std::vector<LayerSpec>& layers, std::int64_t pages,
+                            std::int64_t Z, DType kv, const MemoryLimit& limit) {
+  static_cast<void>(frames_of(layers, pages, Z, kv, limit));
+}
 
 std::int64_t PageStore::least_ram_bytes(const std::vector<LayerSpec>& layers, std::int64_t pages,
                                         std::int64_t Z, DType kv) {
@@ -144,11 +153,6 @@ void PageStore::make_tier(const MemoryLimit& limit, const std::string& identity,
                       part(scales_[s + 1].data(), scales)};
   };
   spec.lost = std::move(lost);
-  const std::uint64_t all =
-      checked_bytes(spec.layers, pages, spec.payload_bytes + TierFile::header_bytes(), 1);
-  QUIRE_CHECK(limit.disk_bytes == 0 || static_cast<std::uint64_t>(limit.disk_bytes) >= all,
-              "--cache-disk may take ", limit.disk_bytes, " bytes; a cache of ", pages * Z_,
-              " tokens takes ", all);
   tier_ = std::make_unique<Tier>(std::move(spec));
 }
 

@@ -29,6 +29,9 @@ class PageStore {
             const MemoryLimit& limit = {}, const std::string& identity = {},
             std::function<void(std::int32_t)> lost = {});
 
+  /// Throws what the constructor throws of the limit.
+  static void check_limit(const std::vector<LayerSpec>& layers, std::int64_t pages, std::int64_t Z,
+                          DType kv, const MemoryLimit& limit);
   /// The smallest memory limit of such a store: two layers of all its pages.
   static std::int64_t least_ram_bytes(const std::vector<LayerSpec>& layers, std::int64_t pages,
                                       std::int64_t Z, DType kv);

@@ -50,6 +50,10 @@ std::int64_t least_ram_bytes(const PagedSpec& spec) {
   return PageStore::least_ram_bytes(spec.layers, pages_for(spec), spec.page_tokens, spec.kv);
 }
 
+void check_memory(const PagedSpec& spec) {
+  PageStore::check_limit(spec.layers, pages_for(spec), spec.page_tokens, spec.kv, spec.memory);
+}
+
 PagedPool::PagedPool(PagedSpec spec) : impl_(std::make_unique<Impl>(spec)) {}
 
 PagedPool::~PagedPool() = default;

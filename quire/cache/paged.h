@@ -29,6 +29,9 @@ struct PagedSpec {
 
 /// The smallest memory.ram_bytes of such a pool.
 std::int64_t least_ram_bytes(const PagedSpec& spec);
+/// Throws ArgumentError, as making the pool would, for a memory limit that is too small or too
+/// large for the disk's bound.
+void check_memory(const PagedSpec& spec);
 
 class PageStore;
 

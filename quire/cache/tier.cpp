@@ -30,7 +30,8 @@ struct Frame {
   std::int32_t layer = -1, page = -1;  // −1 when it is free, or given up while it is pinned
   std::size_t at = 0;                  // its place in the list of its layer
   bool pinned = false, ahead = false;
-  std::uint64_t failed = 0;  // the fetch in which it could not be written
+  std::uint64_t failed = 0;   // the fetch in which it could not be written
+  std::uint64_t written = 0;  // the last lease that marked it so
 };
 
 /// What a fetch could not do.
@@ -126,7 +127,7 @@ struct Tier::Impl {
     free.pop_back();
     auto& list = of_layer[static_cast<std::size_t>(layer)];
     list.push_back(f);
-    frame(f) = {static_cast<std::int32_t>(layer), page, list.size() - 1, false, false, 0};
+    frame(f) = {static_cast<std::int32_t>(layer), page, list.size() - 1, false, false, 0, 0};
     slot(layer, page).frame = f;
   }
   void give_frame(Slot& from) {
@@ -158,8 +159,8 @@ struct Tier::Impl {
   }
 
   /// Up to `count` frames that may be given up for pages of `layer`, the best first: those whose
-  /// layer is used last again; of a layer the pages that nobody used for long, and those that need
-  /// not be written.
+  /// layer is used last again; of a layer the pages that nobody used for long, those that need not
+  /// be written, and last the one that grows.
   std::vector<std::int32_t> victims(std::int64_t layer, std::size_t count, bool only_clean) {
     std::vector<std::int32_t> out;
     for (std::int64_t d = spec.layers; d-- > 0 && out.size() < count;) {
@@ -174,7 +175,7 @@ struct Tier::Impl {
       }
       const auto order = [&](std::int32_t f) {
         const Frame& x = frame(f);
-        return std::tuple(at(used, x.page), slot(x.layer, x.page).dirty, -x.page);
+        return std::tuple(at(used, x.page), slot(x.layer, x.page).dirty, x.written, -x.page);
       };
       std::sort(out.begin() + first, out.end(),
                 [&](std::int32_t a, std::int32_t b) { return order(a) < order(b); });
@@ -382,6 +383,7 @@ void Tier::Lease::mark_written(std::int32_t page) {
   Slot& s = state_->tier->slot(state_->layer, page);
   state_->tier->set_stored(s, false);
   s.dirty = true;
+  state_->tier->frame(s.frame).written = state_->tier->tick;
 }
 
 void Tier::Lease::read_ahead(std::int64_t layer) {

@@ -18,8 +18,15 @@ namespace quire::test {
 /// while it lives.
 class FaultFileOps final : public FileOps {
  public:
-  explicit FaultFileOps(std::int64_t fail_at)
-      : real_(file_ops()), fail_at_(fail_at), before_(install_file_ops(this)) {}
+  enum class Lasts { kOnce, kForEver };
+
+  /// With kForEver every operation from then on fails too. `error`: what the system says.
+  explicit FaultFileOps(std::int64_t fail_at, Lasts lasts = Lasts::kOnce, int error = EIO)
+      : real_(file_ops()),
+        fail_at_(fail_at),
+        lasts_(lasts),
+        error_(error),
+        before_(install_file_ops(this)) {}
   ~FaultFileOps() override { install_file_ops(before_); }
   FaultFileOps(const FaultFileOps&) = delete;
   FaultFileOps& operator=(const FaultFileOps&) = delete;
@@ -98,20 +105,25 @@ class FaultFileOps final : public FileOps {
    private:
     bool fail(Transfer& t) {
       const bool fails = ops_.counts_to_failure();
-      if (fails) t.error = EIO;
+      if (fails) t.error = ops_.error_;
       return fails;
     }
     FaultFileOps& ops_;
     std::unique_ptr<ScratchFile> real_;
   };
 
-  bool counts_to_failure() { return ++done_ == fail_at_; }
+  bool counts_to_failure() {
+    const std::int64_t now = ++done_;
+    return now == fail_at_ || (lasts_ == Lasts::kForEver && fail_at_ > 0 && now > fail_at_);
+  }
   void step(const std::string& path, const char* action) {
-    if (counts_to_failure()) throw IoError(path, action, EIO);
+    if (counts_to_failure()) throw IoError(path, action, error_);
   }
 
   FileOps& real_;
   std::int64_t fail_at_;
+  Lasts lasts_;
+  int error_;
   std::atomic<std::int64_t> done_{0};
   FileOps* before_;
 };

@@ -12,6 +12,7 @@
 
 #include "quire/base/error.h"
 #include "quire/base/file_ops.h"
+#include "tests/support/memory_scratch.h"
 
 namespace quire::test {
 
@@ -70,8 +71,8 @@ class MemoryFileOps final : public FileOps {
     if (files_.erase(path) == 0) throw IoError(path, "cannot remove", ENOENT);
   }
 
-  std::unique_ptr<ScratchFile> open_scratch(const std::string& folder) override {
-    return std::make_unique<MemoryScratch>(folder);
+  std::unique_ptr<ScratchFile> open_scratch(const std::string&) override {
+    return std::make_unique<MemoryScratch>();
   }
 
   /// The bytes of a file that was written.
@@ -109,41 +110,6 @@ class MemoryFileOps final : public FileOps {
     std::string path_;
     std::shared_ptr<const Content> content_;
     std::shared_ptr<std::uint64_t> bytes_read_;
-  };
-
-  class MemoryScratch final : public ScratchFile {
-   public:
-    explicit MemoryScratch(std::string folder) : folder_(std::move(folder)) {}
-    void read(std::span<Transfer> transfers) override {
-      for (Transfer& t : transfers) {
-        std::size_t at = t.offset, end = at;
-        for (const auto part : t.parts) end += part.size();
-        t.error = end > bytes_.size() ? EIO : 0;
-        for (const auto part : t.parts) {
-          if (t.error != 0 || part.empty()) continue;
-          std::memcpy(part.data(), bytes_.data() + at, part.size());
-          at += part.size();
-        }
-      }
-    }
-    void write(std::span<Transfer> transfers) override {
-      for (Transfer& t : transfers) {
-        std::size_t at = t.offset;
-        for (const auto part : t.parts) {
-          if (part.empty()) continue;
-          bytes_.resize(std::max(bytes_.size(), at + part.size()));
-          std::memcpy(bytes_.data() + at, part.data(), part.size());
-          at += part.size();
-        }
-        t.error = 0;
-      }
-    }
-    const std::string& folder() const override { return folder_; }
-    const char* method() const override { return "memory"; }
-
-   private:
-    std::string folder_;
-    std::vector<std::byte> bytes_;
   };
 
   std::map<std::string, std::shared_ptr<Content>> files_;
