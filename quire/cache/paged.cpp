@@ -266,6 +266,16 @@ Tensor PagedCache::attend(std::int64_t layer, const Tensor& q_NHK) {
 void PagedCache::advance(std::int64_t tokens) { impl_->advance(tokens); }
 void PagedCache::truncate(std::int64_t length) { impl_->truncate(length); }
 
+bool PagedCache::recover() {
+  const Tier* tier = impl_->pool->store().tier();
+  const auto& pages = impl_->table;  // also those of the step under way
+  if (tier == nullptr || std::none_of(pages.begin(), pages.end(),
+                                      [&](std::int32_t page) { return tier->is_lost(page); }))
+    return false;
+  impl_->truncate(intact());
+  return true;
+}
+
 std::int64_t PagedCache::adopt(std::span<const std::int32_t> ids) {
   QUIRE_CHECK(impl_->length == 0, "a cache of ", impl_->length,
               " tokens cannot take over others: it must be empty");

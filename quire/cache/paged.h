@@ -67,8 +67,8 @@ class PagedPool {
 /// their tokens were told (begin_step); what is shared is copied before it is written.
 ///
 /// Under a memory limit append() and attend() also throw IoError, when a page cannot be read back
-/// as it was written, or written at all: nothing else is ever read in its place. truncate(intact())
-/// then leaves what is still whole, and what followed can be read again.
+/// as it was written, or written at all: nothing else is ever read in its place. recover() then
+/// leaves what is still whole, and what followed can be read again.
 class PagedCache : public KvCache {
  public:
   /// Sequences of another `salt` never share a page. Throws ArgumentError for capacity < 1.
@@ -84,6 +84,7 @@ class PagedCache : public KvCache {
   Tensor attend(std::int64_t layer, const Tensor& q_NHK) override;
   void advance(std::int64_t tokens) override;
   void truncate(std::int64_t length) override;
+  bool recover() override;
   /// Finds whole pages; those on disk are read and checked. Throws ArgumentError when the cache is
   /// not empty.
   std::int64_t adopt(std::span<const std::int32_t> ids) override;
