@@ -48,12 +48,10 @@ struct PagedBatch::Impl {
   }
 
   /// What attention sees of a layer, the tokens included that were appended to it in this step.
-  KvView view(std::int64_t layer) {
-    KvView view = pool().store().view(layer);
+  KvView completed(KvView view, std::int64_t layer) {
     length_B.clear();
     for (const auto* s : sequences)
       length_B.push_back(s->layer_length[static_cast<std::size_t>(layer)]);
-    view.table = table_BW.data();
     view.W = W;
     view.length_BG = length_B.data();
     return view;
@@ -124,11 +122,10 @@ std::vector<std::int64_t> PagedBatch::positions(std::int64_t N) const {
 }
 
 void PagedBatch::append(std::int64_t layer, const Tensor& k_NGK, const Tensor& v_NGU) {
-  const KvPages pages = impl_->pool().store().pages(layer);
   QUIRE_CHECK(k_NGK.size(0) == impl_->N(), "k_NGK has ", k_NGK.size(0),
               " tokens, but the batch was made for ", impl_->N());
   impl_->prepare();
-  kv_write(pages, k_NGK, v_NGU, impl_->slot_N);
+  impl_->pool().store().write(layer, k_NGK, v_NGU, impl_->slot_N);
   for (std::size_t b = 0; b < impl_->counts.size(); ++b) {
     PagedCache::Impl& s = *impl_->sequences[b];
     s.layer_length[static_cast<std::size_t>(layer)] = s.length + impl_->counts[b];
@@ -137,7 +134,10 @@ void PagedBatch::append(std::int64_t layer, const Tensor& k_NGK, const Tensor& v
 
 Tensor PagedBatch::attend(std::int64_t layer, const Tensor& q_NHK) {
   impl_->prepare();
-  return attention(q_NHK, impl_->start_J, impl_->view(layer), impl_->attention_of(layer)).out_NHU;
+  PageStore::Reading reading = impl_->pool().store().read(layer, impl_->table_BW);
+  return attention(q_NHK, impl_->start_J, impl_->completed(reading.view, layer),
+                   impl_->attention_of(layer))
+      .out_NHU;
 }
 
 void PagedBatch::advance(std::int64_t tokens) {
@@ -162,8 +162,12 @@ std::int64_t PagedBatch::bytes_per_token() const { return impl_->pool().store().
 
 std::int64_t PagedBatch::shared() const {
   impl_->prepare();
-  KvView view = impl_->view(0);
+  KvView view;
+  view.Z = impl_->pool().store().Z();
+  view.table = impl_->table_BW.data();
+  view.W = impl_->W;
   // As it will be when the tokens of the step are there.
+  impl_->length_B.resize(impl_->counts.size());
   for (std::size_t b = 0; b < impl_->counts.size(); ++b)
     impl_->length_B[b] = impl_->sequences[b]->length + impl_->counts[b];
   view.length_BG = impl_->length_B.data();
