@@ -42,7 +42,7 @@ void fit_head(const FitBias& args, std::int64_t g) {
     const double near = std::min(count + kFurthest, std::max(count - kFurthest, fitted));
     const bool empty = count == -std::numeric_limits<double>::infinity();
     // No probe, or none with a finite score: the count is all that is known.
-    args.bias_GM[g * M + m] = static_cast<float>(empty || std::isnan(near) ? count : near);
+    args.bias_GM[g * M + m] = static_cast<float>(empty || std::isnan(fitted) ? count : near);
   }
 }
 

@@ -17,7 +17,7 @@ struct Best {
 template <int T>
 QUIRE_INLINE void compare(Best& best, const CentroidCodes& c, std::int64_t m,
                           const std::uint8_t* columns) {
-  I32 acc[T][4];
+  I32 acc[static_cast<std::size_t>(T)][4];
 #pragma GCC unroll 6
   for (int t = 0; t < T; ++t)
     for (int p = 0; p < 4; ++p) acc[t][p] = set1_i32(-c.offset_M[m + t]);

@@ -113,7 +113,7 @@ TEST(MatchNeighbours, PositionsMeasureTheWindow) {
   const Tensor k = runs(1, S, 16, 9);
   const SequenceView view(k);
   std::vector<std::int64_t> position;
-  for (std::int64_t s = 0; s < S; ++s) position.push_back(3 * s + s % 5);
+  for (std::int64_t s = 0; s < S; ++s) position.push_back(3 * s + s % 3);
   const Matching found =
       match_neighbours(view.kv(), 0, spec_of(10, 0.3), std::nullopt, index_of(position, {1, S}));
   const auto pairs = ref::match_neighbours(rows_of(view.kv(), 0, 0, false), 16, position, 10,

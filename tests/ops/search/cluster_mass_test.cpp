@@ -21,12 +21,12 @@ TEST(ClusterMass, HandWorked) {
   kv.bias = bias;
   const Tensor mass = cluster_mass(q, kv, 0, 0.5);
   EXPECT_EQ(values(mass), (std::vector<double>{3, -kInfinity, 1, -kInfinity}));
-  // With the variances (0, 2) and (100, 0): ½ · ¼ · (9·0 + 1·2) = ¼; the other is cut at 3.
+  // With the variances (0, 2) and (100, 0): ½ · ¼ · (9·0 + 1·2) = ¼; the others are cut at 3.
   const Tensor sigma = floats({0, 2, 100, 0}, {1, 2, 2});
   const SequenceView variance(sigma);
   kv.bias = nullptr;
   EXPECT_EQ(values(cluster_mass(q, kv, 0, 0.5, variance.kv())),
-            (std::vector<double>{1.75, 4, 3.5, 7}));
+            (std::vector<double>{1.75, 4, 2.5, 7}));
 }
 
 TEST(ClusterMass, EqualsTheFormulaInAnyForm) {
