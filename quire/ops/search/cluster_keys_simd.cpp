@@ -18,22 +18,29 @@ template <int T>
 QUIRE_INLINE void compare(Best& best, const CentroidCodes& c, std::int64_t m,
                           const std::uint8_t* columns) {
   I32 acc[static_cast<std::size_t>(T)][4];
-#pragma GCC unroll 6
-  for (int t = 0; t < T; ++t)
-    for (int p = 0; p < 4; ++p) acc[t][p] = set1_i32(-c.offset_M[m + t]);
+#pragma GCC unroll 4
+  for (int t = 0; t < T; ++t) {
+    const I32 start = set1_i32(-c.offset_M[m + t]);
+#pragma GCC unroll 4
+    for (int p = 0; p < 4; ++p) acc[t][p] = start;
+  }
   const std::int8_t* rows = c.rows + m * c.width;
-  for (std::int64_t k = 0; k < c.width; k += 4, columns += 256) {
-    Bytes key[4];
+  // Four steps at a time: GCC copies every accumulator once for each turn of the loop.
+  for (std::int64_t k = 0; k < c.width; k += 16, columns += 1024) {
 #pragma GCC unroll 4
-    for (int p = 0; p < 4; ++p) key[p] = load_bytes(columns + 64 * p);
-#pragma GCC unroll 6
-    for (int t = 0; t < T; ++t) {
-      const Bytes centroid = repeat4(rows + t * c.width + k);
+    for (int q = 0; q < 4; ++q) {
+      Bytes key[4];
 #pragma GCC unroll 4
-      for (int p = 0; p < 4; ++p) acc[t][p] = dot4(acc[t][p], key[p], centroid);
+      for (int p = 0; p < 4; ++p) key[p] = load_bytes(columns + 256 * q + 64 * p);
+#pragma GCC unroll 4
+      for (int t = 0; t < T; ++t) {
+        const Bytes centroid = repeat4(rows + t * c.width + k + 4 * q);
+#pragma GCC unroll 4
+        for (int p = 0; p < 4; ++p) acc[t][p] = dot4(acc[t][p], key[p], centroid);
+      }
     }
   }
-#pragma GCC unroll 6
+#pragma GCC unroll 4
   for (int t = 0; t < T; ++t) {
     const F32 row = set1(static_cast<float>(m + t)), scale = set1(c.scale_M[m + t]);
 #pragma GCC unroll 4
@@ -114,7 +121,7 @@ void nearest_codes(const CentroidCodes& centroids, const std::uint8_t* columns,
     best.row[p] = zero();
   }
   std::int64_t m = 0;
-  for (; m + 6 <= centroids.M; m += 6) compare<6>(best, centroids, m, columns);
+  for (; m + 4 <= centroids.M; m += 4) compare<4>(best, centroids, m, columns);
   for (; m < centroids.M; ++m) compare<1>(best, centroids, m, columns);
   alignas(64) float row[64];
   for (int p = 0; p < 4; ++p) store(row + 16 * p, best.row[p]);
