@@ -7,13 +7,12 @@
 #include "quire/base/checked.h"
 #include "quire/base/error.h"
 #include "quire/cache/tier_file.h"
+#include "quire/ops/attention/kv_format.h"
 
 namespace quire::cache {
 namespace {
 
 constexpr std::uint64_t kAlignment = 64;
-
-std::uint64_t element_bytes(DType kv) { return size_of(kv); }
 
 std::int64_t padded(std::uint64_t bytes) {
   return static_cast<std::int64_t>((bytes + kAlignment - 1) / kAlignment * kAlignment);
@@ -34,18 +33,15 @@ PageBytes page_bytes(const std::vector<LayerSpec>& layers, std::int64_t pages, s
                      DType kv) {
   QUIRE_CHECK(pages > 0 && Z > 0 && Z <= (1 << 20), "a pool of ", pages, " pages of ", Z,
               " tokens; it needs at least one, and pages of at most ", 1 << 20);
-  QUIRE_CHECK(kv == DType::kF32 || kv == DType::kF16 || kv == DType::kBF16 || kv == DType::kI8,
-              "a cache of ", to_string(kv), "; it may be f32, bf16, f16 or i8");
+  QUIRE_CHECK(stores_kv(kv), "a cache of ", to_string(kv), "; it may be ", kv_formats());
   PageBytes out;
   for (const LayerSpec& s : layers) {
     check(s);
-    const std::int64_t layer = padded(checked_bytes(Z, s.G, s.K, element_bytes(kv))) +
-                               padded(checked_bytes(Z, s.G, s.U, element_bytes(kv)));
+    const std::int64_t layer = padded(checked_bytes(Z, s.G, kv_row_bytes(kv, s.K), 1)) +
+                               padded(checked_bytes(Z, s.G, kv_row_bytes(kv, s.U), 1));
     out.data += layer;
     out.largest = std::max(out.largest, layer);
-    if (kv == DType::kI8)
-      out.largest_scales =
-          std::max(out.largest_scales, 2 * Z * s.G * static_cast<std::int64_t>(sizeof(float)));
+    out.largest_scales = std::max(out.largest_scales, 2 * Z * s.G * kv_scale_bytes(kv));
   }
   return out;
 }
@@ -65,7 +61,7 @@ std::int64_t frames_of(const std::vector<LayerSpec>& layers, std::int64_t pages,
               pages * Z, " tokens needs at least ", least,
               ", which is two of its layers: one that is used, and one that is read meanwhile");
   for (const LayerSpec& s : layers)
-    QUIRE_CHECK(kv != DType::kI8 || s.G == layers[0].G, "a cache of i8 with layers of ", s.G,
+    QUIRE_CHECK(kv_scale_bytes(kv) == 0 || s.G == layers[0].G, "a cache of i8 with layers of ", s.G,
                 " and ", layers[0].G, " heads cannot be limited (--cache-ram); use --kv f16");
   const std::uint64_t all = checked_bytes(L, pages, bytes.frame() + TierFile::header_bytes(), 1);
   QUIRE_CHECK(limit.disk_bytes == 0 || static_cast<std::uint64_t>(limit.disk_bytes) >= all,
@@ -110,8 +106,8 @@ PageStore::PageStore(std::vector<LayerSpec> layers, std::int64_t pages, std::int
   std::int64_t at = 0;
   for (const LayerSpec& s : layers_) {
     Layer layer;
-    layer.k_bytes = padded(checked_bytes(Z, s.G, s.K, element_bytes(kv)));
-    layer.v_bytes = padded(checked_bytes(Z, s.G, s.U, element_bytes(kv)));
+    layer.k_bytes = padded(checked_bytes(Z, s.G, kv_row_bytes(kv, s.K), 1));
+    layer.v_bytes = padded(checked_bytes(Z, s.G, kv_row_bytes(kv, s.U), 1));
     layer.saved_k = at;
     layer.saved_v = at + layer.k_bytes;
     at = layer.saved_v + layer.v_bytes;
@@ -119,12 +115,12 @@ PageStore::PageStore(std::vector<LayerSpec> layers, std::int64_t pages, std::int
     layer.v = layer.k + layer.k_bytes;
     // Frames of all layers share their scales: there every layer has as many heads.
     if (scales_.empty() || !is_tiered) {
-      const std::uint64_t scales = kv == DType::kI8 ? checked_bytes(P_, Z, s.G, sizeof(float)) : 0;
+      const std::uint64_t scales = checked_bytes(P_, Z, s.G * kv_scale_bytes(kv), 1);
       scales_.emplace_back(scales);
       scales_.emplace_back(scales);
     }
     layer.scales = scales_.size() - 2;
-    if (kv == DType::kI8) scale_bytes_ += 2 * Z * s.G * static_cast<std::int64_t>(sizeof(float));
+    scale_bytes_ += 2 * Z * s.G * kv_scale_bytes(kv);
     places_.push_back(layer);
   }
   if (is_tiered) make_tier(limit, identity, pages, std::move(lost));
@@ -137,7 +133,7 @@ void PageStore::make_tier(const MemoryLimit& limit, const std::string& identity,
   spec.pages = pages;
   spec.frames = P_;
   spec.folder = limit.folder;
-  const std::int64_t scales = kv_ == DType::kI8 ? Z_ * scale_row(0) : 0;
+  const std::int64_t scales = Z_ * scale_row(0);
   spec.payload_bytes = stride_ + 2 * scales;
   std::string format = concat(identity, ";", to_string(kv_), ";", Z_, ";",
                               k_layout() == KLayout::kBlocks ? "blocks" : "rows");
@@ -165,11 +161,12 @@ const PageStore::Layer& PageStore::layer_at(std::int64_t layer) const {
 KvPages PageStore::pages(std::int64_t layer) const {
   const Layer& at = layer_at(layer);
   const LayerSpec& s = layers_[static_cast<std::size_t>(layer)];
-  const std::int64_t page = stride_ / static_cast<std::int64_t>(element_bytes(kv_));
+  const std::int64_t page = stride_ / kv_unit_bytes(kv_), k_row = kv_row_stride(kv_, s.K),
+                     v_row = kv_row_stride(kv_, s.U);
   return {data_.data() + at.k,
           data_.data() + at.v,
-          {page, s.K, Z_ * s.K},
-          {page, s.U, Z_ * s.U},
+          {page, k_row, Z_ * k_row},
+          {page, v_row, Z_ * v_row},
           k_layout(),
           kv_,
           reinterpret_cast<float*>(scales_[at.scales].data()),
@@ -252,33 +249,35 @@ std::span<std::byte> PageStore::data(std::int32_t page) const {
 
 void PageStore::copy_tokens(std::size_t i, const Sides& from, const Sides& to,
                             std::int64_t slots) const {
-  const auto e = static_cast<std::int64_t>(element_bytes(kv_));
   const LayerSpec& s = layers_[i];
   const auto part = [](std::byte* out, const std::byte* in, std::int64_t bytes) {
     std::memcpy(out, in, static_cast<std::size_t>(bytes));
   };
   // Whole blocks of 16 keys, then the lanes of the last one.
-  const std::int64_t whole = k_layout() == KLayout::kBlocks ? slots / 16 * 16 : slots;
+  const std::int64_t whole = k_layout() == KLayout::kBlocks ? slots / 16 * 16 : slots,
+                     k_row = kv_row_bytes(kv_, s.K), v_row = kv_row_bytes(kv_, s.U);
   for (std::int64_t g = 0; g < s.G; ++g) {
-    const std::int64_t k = g * Z_ * s.K * e, v = g * Z_ * s.U * e;
-    part(to.k + k, from.k + k, whole * s.K * e);
-    for (std::int64_t d = 0; whole < slots && d < s.K; ++d) {
-      const std::int64_t lanes = k + (whole * s.K + d * 16) * e;
-      part(to.k + lanes, from.k + lanes, (slots - whole) * e);
+    const std::int64_t k = g * Z_ * k_row, v = g * Z_ * v_row;
+    part(to.k + k, from.k + k, whole * k_row);
+    if (whole < slots) {
+      each_kv_lane_part(kv_, s.K, [&](std::int64_t at, std::int64_t lane_bytes) {
+        const std::int64_t lanes = k + whole * k_row + at;
+        part(to.k + lanes, from.k + lanes, (slots - whole) * lane_bytes);
+      });
     }
-    part(to.v + v, from.v + v, slots * s.U * e);
+    part(to.v + v, from.v + v, slots * v_row);
   }
 }
 
 std::int64_t PageStore::scale_row(std::size_t i) const {
-  return layers_[i].G * static_cast<std::int64_t>(sizeof(float));
+  return layers_[i].G * kv_scale_bytes(kv_);
 }
 
 /// Calls f(scales of the place, bytes of a token) for keys, then for values.
 template <class F>
 void PageStore::each_scale(std::size_t i, std::int64_t place, F&& f) const {
-  if (kv_ != DType::kI8) return;
   const std::int64_t row = scale_row(i);
+  if (row == 0) return;
   for (std::size_t side = 0; side < 2; ++side)
     f(scales_[places_[i].scales + side].data() + place * Z_ * row, row);
 }
@@ -347,10 +346,7 @@ void PageStore::set_scales(std::int32_t page, std::span<const std::byte> from) {
 
 std::int64_t PageStore::bytes_per_token() const {
   std::int64_t bytes = 0;
-  for (const LayerSpec& s : layers_) {
-    bytes += s.G * (s.K + s.U) * static_cast<std::int64_t>(element_bytes(kv_));
-    if (kv_ == DType::kI8) bytes += s.G * 2 * static_cast<std::int64_t>(sizeof(float));
-  }
+  for (const LayerSpec& s : layers_) bytes += kv_bytes_per_token(kv_, s.G, s.K, s.U);
   return bytes;
 }
 
