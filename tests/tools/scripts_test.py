@@ -10,6 +10,24 @@ import unittest
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 TEXT = "".join(f"line {i}\n" if i % 5 else "\n" for i in range(1, 51))
 FIND_KEY = 'sed -n "s/.*Remember it. \\([0-9]*\\) is.*/ \\1./p" "$file"'
+# Reads --file or --load-cache, keeps it for --save-cache, and lets "answer" say what it likes about "$file".
+QUIRE = """
+while [ $# -gt 0 ]; do
+  case $1 in --file | --load-cache) file=$2 ;; --save-cache) save=$2 ;; --questions) questions=$2 ;; esac
+  case $1 in --load-cache) reopened=1 ;; esac
+  shift
+done
+[ -z "${save-}" ] || cp "$file" "$save"
+if [ -n "${questions-}" ]; then
+  while IFS= read -r question; do
+    text=$(answer) || exit
+    printf '{"question":"%s","text":"%s"}\\n' "$question" "$text"
+  done <"$questions"
+  echo '{"reopen_s":0.0612345,"isa":"any"}'
+else
+  answer
+fi
+"""
 
 
 class Script(unittest.TestCase):
@@ -34,39 +52,44 @@ class Script(unittest.TestCase):
 
 
 class Demo(Script):
-    def run_demo(self, program):
-        """`program` is the body of a stand-in for quire; $file is what it is given to read."""
+    def run_demo(self, answer):
+        """`answer` is what a stand-in for quire does to answer; $file is what it was given to read."""
         self.copy("scripts/demo")
         for name in ("packages", "build"):
             self.write(f"scripts/{name}", "exit 0")
         self.write("scripts/fetch_model", "echo model.gguf")
         self.write("scripts/fetch_text", f"echo {self.root}/text")
         (self.root / "text").write_text(TEXT, encoding="utf-8")
-        read = f'echo "$@" >"{self.root}/arguments"\nfile="{self.root}/planted"\ncat >"$file"\n'
-        self.write("build/release/bin/quire", read + program)
+        (self.root / "arguments").write_text("", encoding="utf-8")
+        told = f'echo "$@" >>"{self.root}/arguments"\nanswer() {{ cp "$file" "{self.root}/planted"; {answer}; }}\n'
+        self.write("build/release/bin/quire", told + QUIRE)
         return self.call("scripts/demo")
 
-    def test_the_number_comes_out(self):
+    def planted(self):
+        return (self.root / "planted").read_text(encoding="utf-8")
+
+    def test_the_number_comes_out_and_again_of_the_reopened_text(self):
         result = self.run_demo(FIND_KEY)
         self.assertEqual(result.returncode, 0, result.stderr)
-        text, question = (self.root / "planted").read_text(encoding="utf-8").rsplit("\n", 1)
-        self.assertEqual(question, "What is the pass key? The pass key is")
-        [line] = [line for line in text.splitlines() if "pass key" in line]
+        [line] = [line for line in self.planted().splitlines() if "pass key" in line]
         key = line.split()[4].rstrip(".")
         self.assertRegex(key, r"^\d{5}$")
         self.assertEqual(line, f"The pass key is {key}. Remember it. {key} is the pass key.")
-        self.assertIn(f"\n\n{line}\n\n", text + "\n")
-        self.assertEqual((text + "\n").replace(f"{line}\n\n", ""), TEXT)
-        self.assertIn(key, result.stdout)
-        self.assertIn(f"found: the answer has the pass key {key}", result.stderr)
-        arguments = (self.root / "arguments").read_text(encoding="utf-8")
-        self.assertIn("run model.gguf - --raw", arguments)
+        self.assertIn(f"\n\n{line}\n\n", self.planted())
+        self.assertEqual(self.planted().replace(f"{line}\n\n", ""), TEXT)
+        self.assertEqual(result.stdout.count(key), 4, result.stdout)
+        self.assertEqual(result.stderr.count(f"found: the answer has the pass key {key}"), 2)
+        self.assertRegex(result.stderr, r"reading took \d+\.\d s .* reopening 0\.061 s")
+        first, second = (self.root / "arguments").read_text(encoding="utf-8").splitlines()
+        self.assertIn("What is the pass key? Remember it. The pass key is --file", first)
+        self.assertIn("--load-cache", second)
+        self.assertNotIn("--file", second, "the text is not read again")
 
     def test_the_number_differs_from_run_to_run(self):
         lines = set()
         for _ in range(4):
             self.assertEqual(self.run_demo(FIND_KEY).returncode, 0)
-            lines.add((self.root / "planted").read_text(encoding="utf-8"))
+            lines.add(self.planted())
         self.assertGreater(len(lines), 1)
 
     def test_another_number_comes_out(self):
@@ -74,8 +97,16 @@ class Demo(Script):
         self.assertEqual(result.returncode, 1)
         self.assertIn("NOT found", result.stderr)
 
+    def test_the_reopened_text_has_another_number(self):
+        result = self.run_demo(f"if [ -n \"${{reopened-}}\" ]; then echo ' 1234567.'; else {FIND_KEY}; fi")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("NOT found", result.stderr)
+
     def test_the_program_fails(self):
-        self.assertEqual(self.run_demo(FIND_KEY + "\nexit 3").returncode, 3)
+        self.assertEqual(self.run_demo(FIND_KEY + "; exit 3").returncode, 3)
+
+    def test_the_program_fails_on_the_saved_text(self):
+        self.assertEqual(self.run_demo(f"[ -z \"${{reopened-}}\" ] || exit 5; {FIND_KEY}").returncode, 5)
 
     def test_the_download_fails(self):
         self.run_demo(FIND_KEY)
