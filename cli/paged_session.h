@@ -23,8 +23,8 @@ struct MemoryChoice {
 };
 
 void add_memory_choice(Options& options, MemoryChoice& choice);
-/// What was asked for; no limit without --cache-ram. Throws ArgumentError for what is no DIR[:SIZE],
-/// and for --cache-disk without --cache-ram.
+/// What was asked for; no limit without --cache-ram. Throws ArgumentError for what is no
+/// DIR[:SIZE], and for --cache-disk without --cache-ram.
 cache::MemoryLimit memory_limit(const MemoryChoice& choice);
 
 /// What `run` is told about its cache.

@@ -1,12 +1,13 @@
-// A long context under --cache-ram: peak memory, bits and speed of a synthetic model's cache beside the same cache in
-// memory, and beside what the disk reads in a second. See docs/cache_tier.md.
+// A long context under --cache-ram: peak memory, bits and speed of a synthetic model's cache beside
+// the same cache in memory, and beside what the disk reads in a second. See docs/cache_tier.md.
 //
-// usage: bench_tier [--layers N] [--tokens N] [--heads N] [--size N] [--percent N] [--steps N] [--disk DIR] [--warm]
-//                   [--limited]
+// usage: bench_tier [--layers N] [--tokens N] [--heads N] [--size N] [--percent N] [--steps N]
+//                   [--disk DIR] [--warm] [--limited]
 //
-// Keys and values are random, appended 1024 tokens at a time; only the last tokens attend, because reading 64k tokens
-// through attention would move 64 times the cache for each layer. --warm leaves the kernel's copies of the file in
-// memory, which otherwise are dropped before each step (that needs root). --limited leaves the unlimited run out.
+// Keys and values are random, appended 1024 tokens at a time; only the last tokens attend, because
+// reading 64k tokens through attention would move 64 times the cache. --warm leaves the kernel's
+// copies of the file in memory, which otherwise are dropped before each step (that needs root).
+// --limited leaves the unlimited run out.
 #include <fcntl.h>
 #include <sys/wait.h>
 #include <unistd.h>

@@ -32,6 +32,7 @@ struct Frame {
   bool pinned = false, ahead = false;
   std::uint64_t failed = 0;   // the fetch in which it could not be written
   std::uint64_t written = 0;  // the last lease that marked it so
+  std::uint64_t picked = 0;   // the search for victims that found it last
 };
 
 /// What a fetch could not do.
@@ -71,7 +72,7 @@ struct Tier::Impl {
   // Of each page: how often it was forgotten, its last lease, the fetch that wants it, its loss.
   std::vector<std::uint64_t> life, used, wanted;
   std::vector<char> lost;
-  std::uint64_t tick = 0, fetches = 0, version = 0;
+  std::uint64_t tick = 0, fetches = 0, picks = 0, version = 0;
   TierCounts sums;
   // Reading ahead: at most one job. Nobody else fetches while it is there.
   std::thread worker;
@@ -127,7 +128,7 @@ struct Tier::Impl {
     free.pop_back();
     auto& list = of_layer[static_cast<std::size_t>(layer)];
     list.push_back(f);
-    frame(f) = {static_cast<std::int32_t>(layer), page, list.size() - 1, false, false, 0, 0};
+    frame(f) = {static_cast<std::int32_t>(layer), page, list.size() - 1, false, false, 0, 0, 0};
     slot(layer, page).frame = f;
   }
   void give_frame(Slot& from) {
@@ -159,36 +160,48 @@ struct Tier::Impl {
   }
 
   /// Up to `count` frames that may be given up for pages of `layer`, the best first: those whose
-  /// layer is used last again; of a layer the pages that nobody used for long, those that need not
-  /// be written, and last the one that grows.
-  std::vector<std::int32_t> victims(std::int64_t layer, std::size_t count, bool only_clean) {
-    std::vector<std::int32_t> out;
-    for (std::int64_t d = spec.layers; d-- > 0 && out.size() < count;) {
-      const auto first = static_cast<std::ptrdiff_t>(out.size());
-      for (const std::int32_t f : of_layer[static_cast<std::size_t>((layer + d) % spec.layers)]) {
-        const Frame& candidate = frame(f);
-        const Slot& s = slot(candidate.layer, candidate.page);
-        if (candidate.pinned || s.moving || candidate.failed == fetches) continue;
-        if (candidate.layer == layer && at(wanted, candidate.page) == fetches) continue;
-        if (only_clean && s.dirty) continue;
-        out.push_back(f);
+  /// layer is used last again, down to `share` of each; of a layer the pages that nobody used for
+  /// long, those that need not be written, and last the one that grows.
+  std::vector<std::int32_t> victims(std::int64_t layer, std::size_t count, std::size_t share,
+                                    bool only_clean) {
+    std::vector<std::int32_t> out, some;
+    ++picks;
+    for (const std::size_t keep : {share, std::size_t{0}}) {
+      for (std::int64_t d = spec.layers; d-- > 0 && out.size() < count;) {
+        const auto& list = of_layer[static_cast<std::size_t>((layer + d) % spec.layers)];
+        if (list.size() <= keep) continue;
+        some.clear();
+        for (const std::int32_t f : list)
+          if (may_go(frame(f), layer, only_clean)) some.push_back(f);
+        const auto order = [&](std::int32_t f) {
+          const Frame& x = frame(f);
+          return std::tuple(at(used, x.page), slot(x.layer, x.page).dirty, x.written, -x.page);
+        };
+        std::sort(some.begin(), some.end(),
+                  [&](std::int32_t a, std::int32_t b) { return order(a) < order(b); });
+        some.resize(std::min({some.size(), list.size() - keep, count - out.size()}));
+        for (const std::int32_t f : some) frame(f).picked = picks;
+        out.insert(out.end(), some.begin(), some.end());
       }
-      const auto order = [&](std::int32_t f) {
-        const Frame& x = frame(f);
-        return std::tuple(at(used, x.page), slot(x.layer, x.page).dirty, x.written, -x.page);
-      };
-      std::sort(out.begin() + first, out.end(),
-                [&](std::int32_t a, std::int32_t b) { return order(a) < order(b); });
     }
-    if (out.size() > count) out.resize(count);
     return out;
   }
+  bool may_go(const Frame& x, std::int64_t layer, bool only_clean) {
+    const Slot& s = slot(x.layer, x.page);
+    const bool is_wanted = x.layer == layer && at(wanted, x.page) == fetches;
+    return !x.pinned && !s.moving && !is_wanted && x.failed != fetches && x.picked != picks &&
+           !(only_clean && s.dirty);
+  }
 
-  /// Gives frames up until `count` are free, or no more can be had.
-  void make_room(Lock& lock, std::int64_t layer, std::size_t count, Failure& failure) {
+  /// Gives frames up until `count` are free, or no more can be had. Of `pages` in use, what two
+  /// layers leave over is shared by the others: an even share keeps the disk evenly busy.
+  void make_room(Lock& lock, std::int64_t layer, std::size_t count, std::int64_t pages,
+                 Failure& failure) {
+    const std::int64_t left = std::max<std::int64_t>(0, spec.frames - 2 * pages);
+    const auto share = static_cast<std::size_t>(left / std::max<std::int64_t>(1, spec.layers - 2));
     int refused = 0;
     while (free.size() < count) {
-      const auto found = victims(layer, count - free.size(), refused > 1);
+      const auto found = victims(layer, count - free.size(), share, refused > 1);
       if (found.empty()) break;
       std::vector<TierRecord> records;
       std::vector<std::uint64_t> lives;
@@ -246,7 +259,7 @@ struct Tier::Impl {
       if (slot(layer, page).frame < 0 && !at(lost, page)) missing.push_back(page);
     }
     if (missing.empty()) return failure;
-    make_room(lock, layer, missing.size(), failure);
+    make_room(lock, layer, missing.size(), static_cast<std::int64_t>(pages.size()), failure);
     std::vector<TierRecord> records;
     std::vector<std::uint64_t> lives;
     for (const std::int32_t page : missing) {

@@ -221,7 +221,7 @@ TEST(Tier, D10_a_slow_disk_costs_time_only) {
   EXPECT_TRUE(outcome.is_finished && outcome.is_right);
 }
 
-TEST(Tier, K10_D12_a_spoiled_page_of_a_prefix_is_a_miss) {
+TEST(Tier, K10_a_spoiled_page_of_a_prefix_is_a_miss) {
   const auto layers = some_layers();
   const Folder folder;
   quire::test::MemoryScratch* disk = nullptr;

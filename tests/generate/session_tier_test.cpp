@@ -1,5 +1,5 @@
-// Sessions whose cache lies partly on a disk that spoils what it holds: the lost part is read again,
-// and the answer is the one of a session that never lost anything.
+// Sessions whose cache lies partly on a disk that spoils what it holds: the lost part is read
+// again, and the answer is the one of a session that never lost anything.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
