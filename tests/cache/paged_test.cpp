@@ -547,9 +547,9 @@ TEST(PagedCache, counts_bytes_by_page) {
     feed(cache, random_step(rng, layers, 17));
     EXPECT_EQ(cache.bytes(), 32 * cache.bytes_per_token());
     const bool is_i4 = kv == DType::kI4 || kv == DType::kI4H;
-    EXPECT_EQ(cache.bytes_per_token(),
-              is_i4 ? 2 * (12 + 12)
-                    : 2 * 32 * static_cast<std::int64_t>(size_of(kv)) + (kv == DType::kI8 ? 16 : 0));
+    EXPECT_EQ(cache.bytes_per_token(), is_i4 ? 2 * (12 + 12)
+                                             : 2 * 32 * static_cast<std::int64_t>(size_of(kv)) +
+                                                   (kv == DType::kI8 ? 16 : 0));
   }
 }
 

@@ -17,8 +17,7 @@ struct Sums {
 
 void check_gradients(const AttentionGradients& gradients, const KvView& kv,
                      const AttentionSpec& spec) {
-  const bool rounded =
-      kv.dtype == DType::kI8 || kv.dtype == DType::kI4 || kv.dtype == DType::kI4H;
+  const bool rounded = kv.dtype == DType::kI8 || kv.dtype == DType::kI4 || kv.dtype == DType::kI4H;
   QUIRE_CHECK(!rounded || (gradients.dk_pages == nullptr && gradients.dv_pages == nullptr),
               "gradients.dk_pages and dv_pages: ", to_string(kv.dtype),
               " pages have none; only queries do");

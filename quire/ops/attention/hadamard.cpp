@@ -7,9 +7,8 @@ namespace quire {
 
 Tensor hadamard(const Tensor& x) {
   QUIRE_CHECK(x.rank() > 0, "hadamard turns rows; x has rank 0");
-  QUIRE_CHECK(
-      x.dtype() == DType::kF32 || x.dtype() == DType::kBF16 || x.dtype() == DType::kF16, "x is ",
-      to_string(x.dtype()), "; hadamard takes f32, bf16 and f16");
+  QUIRE_CHECK(x.dtype() == DType::kF32 || x.dtype() == DType::kBF16 || x.dtype() == DType::kF16,
+              "x is ", to_string(x.dtype()), "; hadamard takes f32, bf16 and f16");
   const Tensor plain = (x.dtype() == DType::kF32 ? x : x.to(DType::kF32)).contiguous_copy();
   Tensor out = Tensor::empty(plain.shape(), DType::kF32);
   const std::int64_t width = plain.size(-1);

@@ -1,9 +1,8 @@
-#include "quire/ops/attention/hadamard_kernel.h"
-
 #include <algorithm>
 #include <cmath>
 
 #include "quire/base/thread_pool.h"
+#include "quire/ops/attention/hadamard_kernel.h"
 
 namespace quire::kernel {
 namespace {

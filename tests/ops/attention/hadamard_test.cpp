@@ -60,9 +60,8 @@ TEST(HadamardTest, is_the_matrix_of_signs_in_runs_of_the_largest_power_of_two) {
 
 TEST(HadamardTest, turning_twice_gives_the_numbers_back_and_keeps_scores) {
   const Tensor q = random({5, 64}, 2), k = random({5, 64}, 3);
-  const std::vector<float> x = numbers(q), again = numbers(hadamard(hadamard(q))),
-                           y = numbers(k), turned_q = numbers(hadamard(q)),
-                           turned_k = numbers(hadamard(k));
+  const std::vector<float> x = numbers(q), again = numbers(hadamard(hadamard(q))), y = numbers(k),
+                           turned_q = numbers(hadamard(q)), turned_k = numbers(hadamard(k));
   double score = 0, turned = 0;
   for (std::size_t i = 0; i < x.size(); ++i) {
     EXPECT_NEAR(again[i], x[i], 1e-5);
