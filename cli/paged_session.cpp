@@ -25,8 +25,7 @@ cache::PagedCache& paged_cache(generate::Session& session) {
 void add_cache_choice(Options& options, CacheChoice& choice) {
   options.choice("--cache", choice.kind, cache_kinds(), "What the cache keeps [full]");
   options.tokens_or_share("--budget", choice.budget, choice.budget_share, {1, kMostTokens},
-                          "Tokens that all pages hold (paged), or that are attended of the "
-                          "documents");
+                          "Tokens of all pages (paged), or of the documents that are attended to");
   options.text("--save-cache", "F", choice.save, "Save what the documents left in the cache");
   options.text("--load-cache", "F", choice.load,
                "Begin with a saved cache; --file may be left out");

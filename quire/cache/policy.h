@@ -55,8 +55,8 @@ struct HeadContext {
 };
 
 /// What a cache keeps of its context, or attends to. A researcher writes one class with name(),
-/// score(), and where the defaults do not fit the rest: PolicyCache does everything else. One object
-/// serves one cache. score(), select() and bias() are called from several threads.
+/// score(), and where the defaults do not fit the rest: PolicyCache does everything else. One
+/// object serves one cache. score(), select() and bias() are called from several threads.
 class Policy {
  public:
   virtual ~Policy() = default;

@@ -22,8 +22,8 @@ enum class Measure : std::uint8_t { kNothing, kMass };
 /// the budget, and to all tokens that came after it. The policy never sees those before it decides:
 /// compression knows the document, not the question. Positions stay those of the text.
 ///
-///   kOnce       what is not kept is gone, its memory is returned; all heads of a layer keep equally
-///               many
+///   kOnce       what is not kept is gone, its memory is returned; all heads of a layer keep
+///               equally many
 ///   kEachStep   every query selects for itself, also of those that come in one step
 ///
 /// A budget that covers the context gives the bits of a ContiguousCache, before and after.
@@ -40,8 +40,8 @@ class PolicyCache : public KvCache {
   ~PolicyCache() override;
 
   /// A cache that has read the same and goes on under another policy or budget: one reading serves
-  /// many. Throws ArgumentError once reading has ended, for a policy that asks for observations that
-  /// this one's does not (all_observing_policy), and as the constructor does.
+  /// many. Throws ArgumentError once reading has ended, for a policy that asks for observations
+  /// that this one's does not (all_observing_policy), and as the constructor does.
   std::unique_ptr<PolicyCache> with(std::unique_ptr<Policy> policy, Budget budget,
                                     Measure measure = Measure::kNothing) const;
 
@@ -50,11 +50,11 @@ class PolicyCache : public KvCache {
   void append(std::int64_t layer, const Tensor& k_NGK, const Tensor& v_NGU) override;
   Tensor attend(std::int64_t layer, const Tensor& q_NHK) override;
   void advance(std::int64_t tokens) override;
-  /// Down to the end of the context: an answer can be taken back. Throws ArgumentError below it, and
-  /// before reading ends also where the policy has already seen what would go (but all).
+  /// Down to the end of the context: an answer can be taken back. Throws ArgumentError below it,
+  /// and before reading ends where the policy has seen what would go (unless all goes).
   void truncate(std::int64_t length) override;
-  /// Applies the budget. Throws ArgumentError when it was called before, within a step, for a budget
-  /// under the floor, and when the policy selects what it may not.
+  /// Applies the budget. Throws ArgumentError when it was called before, within a step, for a
+  /// budget under the floor, and when the policy selects what it may not.
   void end_reading() override;
   CacheReport report() const override;
   std::int64_t bytes() const override;

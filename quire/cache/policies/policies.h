@@ -35,9 +35,9 @@ struct RandomParameters {
 };
 std::unique_ptr<Policy> random_policy(const RandomParameters& parameters = {});
 
-/// For each query the pages with the highest bound on q·k, from the smallest and the largest of each
-/// number of their keys: Σ_i max(q_i·min_i, q_i·max_i), summed over the heads of a group. Always
-/// the last page; max(3, budget / 16) in all. The first layers are left whole.
+/// For each query the pages with the highest bound on q·k, from the smallest and the largest of
+/// each number of their keys: Σ_i max(q_i·min_i, q_i·max_i), summed over the heads of a group.
+/// Always the last page; max(3, budget / 16) in all. The first layers are left whole.
 /// Source  Tang et al. 2024 (Quest), evaluation/quest_attention.py.
 struct QuestParameters {
   std::int64_t page_tokens = 16;
@@ -74,8 +74,8 @@ struct ExpectedAttentionParameters {
 std::unique_ptr<Policy> expected_attention_policy(
     const ExpectedAttentionParameters& parameters = {});
 
-/// Keeps everything, and observes what any of the policies here asks for (with their defaults): reads
-/// once for all of them (PolicyCache::with).
+/// Keeps everything, and observes what any of the policies here asks for (with their defaults): to
+/// read once for all of them (PolicyCache::with).
 std::unique_ptr<Policy> all_observing_policy();
 
 /// "full", "int8", "window", "oracle", "random", "quest", "h2o", "snapkv", "expected_attention".
