@@ -6,6 +6,7 @@
 
 #include "cli/figures.h"
 #include "cli/model_name.h"
+#include "cli/policy_session.h"
 #include "cli/session_setup.h"
 #include "quire/base/error.h"
 #include "quire/model/identity.h"
@@ -49,9 +50,9 @@ cache::MemoryLimit memory_limit(const MemoryChoice& choice) {
 }
 
 void add_cache_choice(Options& options, CacheChoice& choice) {
-  options.choice("--cache", choice.kind, {"full", "paged"}, "What the cache keeps [full]");
-  options.integer("--budget", choice.budget, {1, kMostTokens}, "Tokens that all pages hold (paged)",
-                  Suffix::kSize);
+  options.choice("--cache", choice.kind, cache_kinds(), "What the cache keeps [full]");
+  options.tokens_or_share("--budget", choice.budget, choice.budget_share, {1, kMostTokens},
+                          "Tokens of all pages (paged), or of the documents that are attended to");
   add_memory_choice(options, choice.memory);
   options.text("--save-cache", "F", choice.save, "Save what the documents left in the cache");
   options.text("--load-cache", "F", choice.load,
@@ -63,8 +64,12 @@ bool is_paged(const CacheChoice& choice, bool forks) {
 }
 
 void check(const CacheChoice& choice, bool forks) {
+  if (is_policy(choice)) return check_policy(choice, forks);
+  QUIRE_CHECK(!choice.budget_share,
+              "--budget is a share of the documents; --cache paged and full "
+              "have none: give it in tokens");
   QUIRE_CHECK(
-      choice.kind != "full" || !is_paged({"", choice.memory, {}, choice.save, choice.load}, forks),
+      choice.kind != "full" || !is_paged({"", choice.memory, {}, {}, choice.save, choice.load}, forks),
       "--cache full is not made of pages; leave it out with --questions, --cache-ram, "
       "--save-cache and --load-cache");
   static_cast<void>(memory_limit(choice.memory));

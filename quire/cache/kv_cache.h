@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "quire/ops/attention/attention.h"
+#include "quire/ops/math/rope.h"
 #include "quire/tensor/tensor.h"
 
 namespace quire::cache {
@@ -14,6 +15,9 @@ namespace quire::cache {
 struct LayerSpec {
   std::int64_t H = 0, G = 0, K = 0, U = 0;
   AttentionSpec attention;
+  /// How queries and keys were turned before they came: for policies that look at them unturned.
+  /// rotary = 0: not at all, or nobody needs it.
+  RopeSpec rope = {};
 };
 
 /// What a cache says of itself.

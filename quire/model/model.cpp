@@ -33,6 +33,7 @@ std::int64_t padded_bytes(const io::GgufTensor& tensor) {
 std::vector<cache::LayerSpec> layers_of(const ModelConfig& c) {
   cache::LayerSpec layer{c.H, c.G, c.K, c.U, {}};
   layer.attention.alignment = Alignment::kBottomRight;
+  layer.rope = c.rope;
   return std::vector<cache::LayerSpec>(static_cast<std::size_t>(c.L), layer);
 }
 
