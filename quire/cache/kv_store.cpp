@@ -124,6 +124,20 @@ void KvStore::copy(const KvStore& from, std::int64_t g, std::span<const std::int
   }
 }
 
+void KvStore::copy(const KvStore& from, std::int64_t tokens) {
+  const auto size = static_cast<std::int64_t>(size_of(dtype_));
+  for (std::int64_t g = 0; g < G_; ++g) {
+    std::memcpy(k_.data() + g * slots_ * K_ * size, from.k_.data() + g * from.slots_ * K_ * size,
+                static_cast<std::size_t>(tokens * K_ * size));
+    std::memcpy(v_.data() + g * slots_ * U_ * size, from.v_.data() + g * from.slots_ * U_ * size,
+                static_cast<std::size_t>(tokens * U_ * size));
+  }
+  if (dtype_ != DType::kI8) return;
+  const auto scales = static_cast<std::size_t>(tokens * G_) * sizeof(float);
+  std::memcpy(k_scale_.data(), from.k_scale_.data(), scales);
+  std::memcpy(v_scale_.data(), from.v_scale_.data(), scales);
+}
+
 void KvStore::widen(std::int64_t g, std::int64_t tokens, float* k_SK, float* v_SU) const {
   const auto size = static_cast<std::int64_t>(size_of(dtype_));
   const auto scale = [&](const Reserved& of, std::int64_t slot) {

@@ -26,6 +26,8 @@ class KvStore {
 
   /// Copies slots of another store of the same sizes and dtype, of head g, to slots 0, 1, …
   void copy(const KvStore& from, std::int64_t g, std::span<const std::int32_t> slots);
+  /// Copies the first slots of another store with the same sizes, dtype and layout; of kRows.
+  void copy(const KvStore& from, std::int64_t tokens);
   /// Keys [tokens, K] and values [tokens, U] of the first slots of a head, widened.
   void widen(std::int64_t g, std::int64_t tokens, float* k_SK, float* v_SU) const;
 

@@ -15,6 +15,11 @@ std::int64_t Budget::of(std::int64_t context) const {
   return static_cast<std::int64_t>(std::floor(fraction * static_cast<double>(context)));
 }
 
+bool Observe::covers(const Observe& other) const {
+  return (reading_mass || !other.reading_mass) && window >= other.window &&
+         (!other.moments || (moments && moments_from == other.moments_from));
+}
+
 std::vector<std::int32_t> best_positions(std::span<const float> score_S, std::int64_t budget,
                                          std::int64_t sinks, std::int64_t recent) {
   const auto S = static_cast<std::int64_t>(score_S.size());

@@ -24,18 +24,18 @@ struct Budget {
 /// anew, and everything stays stored (selection).
 enum class Decide : std::uint8_t { kOnce, kEachStep };
 
-/// What HeadContext::mass_S is: nothing; or the attention that each key received from every query
-/// of the reading; from those of its last `window` tokens; or, at a step, from the queries of that
-/// step. Summed over the queries and over the query heads of the kv head.
-enum class Mass : std::uint8_t { kNone, kReading, kWindow, kQuery };
-
-/// What a policy must be told, and what the cache therefore computes.
+/// What a policy must be told, and what the cache therefore computes. A mass is the attention that
+/// each key received, summed over queries and over the query heads of its kv head.
 struct Observe {
-  Mass mass = Mass::kNone;
-  std::int64_t window = 0;  // tokens; of Mass::kWindow
-  // Mean and covariance of the queries before they were turned (LayerSpec::rope).
+  bool reading_mass = false;  // from every query of the reading
+  std::int64_t window = 0;    // from those of its last tokens, so many; 0: not asked for
+  bool query_mass = false;    // at a step: from the queries of that step
+  // Mean and covariance of the queries of the reading before they were turned (LayerSpec::rope).
   bool moments = false;
   std::int64_t moments_from = 0;  // the first token whose query counts
+
+  /// Whether all that `other` asks for is among what this asks for.
+  bool covers(const Observe& other) const;
 };
 
 /// One layer and kv head, as a policy sees it. R = H / G query heads read the kv head.
@@ -47,8 +47,8 @@ struct HeadContext {
   // As stored, widened to f32, when the decision is made once or an index is built; empty at a
   // step.
   std::span<const float> k_SK, v_SU;
-  std::span<const float> q_RK;               // at a step: the queries, turned
-  std::span<const float> mass_S;             // Observe::mass
+  std::span<const float> q_RK;  // at a step: the queries, turned
+  std::span<const float> reading_mass_S, window_mass_S, query_mass_S;
   std::span<const double> mean_RK, cov_RKK;  // Observe::moments, per query head
 
   std::int64_t group() const { return spec->H / spec->G; }

@@ -149,6 +149,28 @@ PolicyCache::PolicyCache(std::vector<LayerSpec> layers, std::unique_ptr<Policy> 
 
 PolicyCache::~PolicyCache() = default;
 
+std::unique_ptr<PolicyCache> PolicyCache::with(std::unique_ptr<Policy> policy, Budget budget,
+                                               Measure measure) const {
+  QUIRE_CHECK(impl_->context < 0,
+              "reading has ended; another policy can only begin where it has "
+              "not");
+  std::vector<LayerSpec> layers;
+  for (const Layer& layer : impl_->layers) layers.push_back(layer.spec);
+  auto out = std::make_unique<PolicyCache>(std::move(layers), std::move(policy), budget,
+                                           impl_->capacity, impl_->kv, measure);
+  const Observe observe = out->policy().observe();
+  for (std::size_t i = 0; i < impl_->layers.size(); ++i) {
+    const Layer& from = impl_->layers[i];
+    Layer& to = out->impl_->layers[i];
+    QUIRE_CHECK(from.length == impl_->length, "a cache is copied between steps only");
+    to.all->copy(*from.all, from.length);
+    to.length = from.length;
+    to.observer = from.observer.narrowed(observe);
+  }
+  out->impl_->length = impl_->length;
+  return out;
+}
+
 std::int64_t PolicyCache::length() const { return impl_->length; }
 std::int64_t PolicyCache::capacity() const { return impl_->capacity; }
 const Policy& PolicyCache::policy() const { return *impl_->policy; }
@@ -199,7 +221,7 @@ Tensor PolicyCache::attend(std::int64_t layer, const Tensor& q_NHK) {
   if (active) return impl_->over_selected(at, q_NHK);
   at.bytes_read = at.length * at.all->bytes_per_token();
   const AttentionResult out = impl_->over_all(at, q_NHK);
-  if (impl_->context < 0 && !impl_->is_dense(at)) {
+  if (impl_->context < 0 && !by_distance(at.spec)) {
     KvView view = at.all->view(at.length);
     view.length_BG = &at.length;
     at.observer.see(q_NHK, out.lse_NH, view, at.length - q_NHK.size(0));
@@ -224,8 +246,7 @@ void PolicyCache::truncate(std::int64_t length) {
   QUIRE_CHECK(length >= impl_->context, "truncate to ", length, ", but the first ", impl_->context,
               " tokens were read and compressed");
   const Observe observe = impl_->policy->observe();
-  const bool observed =
-      observe.moments || observe.mass == Mass::kReading || observe.mass == Mass::kWindow;
+  const bool observed = observe.moments || observe.reading_mass || observe.window > 0;
   const bool reading = impl_->context < 0;
   QUIRE_CHECK(!reading || !observed || length == 0 || length == impl_->length, "truncate to ",
               length, ", but ", impl_->policy->name(), " has seen the queries of ", impl_->length,
@@ -321,7 +342,7 @@ std::vector<Positions> PolicyCache::Impl::select(Layer& layer, const Tensor& q_N
                                                  std::vector<float>& bias_NGS) {
   const std::int64_t N = q_NHK.size(0), G = layer.spec.G, S = context;
   const std::int64_t row = layer.spec.H * layer.spec.K, part = row / G;
-  const bool wants_mass = policy->observe().mass == Mass::kQuery;
+  const bool wants_mass = policy->observe().query_mass;
   std::vector<Positions> selected(static_cast<std::size_t>(N * G));
   std::vector<float> score(static_cast<std::size_t>(G * S)), bias(static_cast<std::size_t>(G * S));
   std::vector<std::uint8_t> biased(static_cast<std::size_t>(G));
@@ -337,7 +358,7 @@ std::vector<Positions> PolicyCache::Impl::select(Layer& layer, const Tensor& q_N
       head.budget = budget_tokens;
       head.q_RK = {q_NHK.data<float>() + n * row + g * part, static_cast<std::size_t>(part)};
       const auto keys = static_cast<std::size_t>(S), from = static_cast<std::size_t>(g) * keys;
-      if (wants_mass) head.mass_S = std::span(mass_GS).subspan(from, keys);
+      if (wants_mass) head.query_mass_S = std::span(mass_GS).subspan(from, keys);
       const auto score_S = std::span(score).subspan(from, keys);
       policy->score(head, score_S);
       Positions& out = selected[static_cast<std::size_t>(n * G + g)];

@@ -39,6 +39,12 @@ class PolicyCache : public KvCache {
               std::int64_t capacity, DType kv, Measure measure = Measure::kNothing);
   ~PolicyCache() override;
 
+  /// A cache that has read the same and goes on under another policy or budget: one reading serves
+  /// many. Throws ArgumentError once reading has ended, for a policy that asks for observations that
+  /// this one's does not (all_observing_policy), and as the constructor does.
+  std::unique_ptr<PolicyCache> with(std::unique_ptr<Policy> policy, Budget budget,
+                                    Measure measure = Measure::kNothing) const;
+
   std::int64_t length() const override;
   std::int64_t capacity() const override;
   void append(std::int64_t layer, const Tensor& k_NGK, const Tensor& v_NGU) override;

@@ -17,29 +17,28 @@ Tensor one_sequence(std::int64_t N) {
 
 QueryObserver::QueryObserver(const LayerSpec& spec, const Observe& observe)
     : spec_(spec), observe_(observe) {
-  QUIRE_CHECK(observe.mass != Mass::kWindow || observe.window > 0,
-              "a policy asks for the attention of the last ", observe.window, " tokens");
+  QUIRE_CHECK(observe.window >= 0 && observe.moments_from >= 0,
+              "a policy asks for the attention of the last ", observe.window,
+              " tokens, and for queries from ", observe.moments_from);
   if (observe.moments && spec.rope.rotary > 0) rope_.emplace(spec.rope);
 }
 
 void QueryObserver::see(const Tensor& q_NHK, const Tensor& lse_NH, const KvView& view,
                         std::int64_t first) {
   QUIRE_CHECK(!finished_, "queries are observed only until reading ends");
-  const std::int64_t N = q_NHK.size(0);
-  if (observe_.mass == Mass::kReading) {
-    AttentionSpec spec = spec_.attention;
-    spec.alignment = Alignment::kBottomRight;
-    add_mass(attention_mass(q_NHK, one_sequence(N), view, spec, lse_NH), first + N);
-  }
-  if (observe_.mass == Mass::kWindow) add_window(q_NHK);
+  if (observe_.reading_mass) add_mass(q_NHK, lse_NH, view);
+  if (observe_.window > 0) add_window(q_NHK);
   if (observe_.moments) add_moments(q_NHK, first);
 }
 
-void QueryObserver::add_mass(const Tensor& mass_PZG, std::int64_t tokens) {
-  const auto count = static_cast<std::size_t>(tokens * spec_.G);
-  if (mass_.size() < count) mass_.resize(count);
+void QueryObserver::add_mass(const Tensor& q_NHK, const Tensor& lse_NH, const KvView& view) {
+  AttentionSpec spec = spec_.attention;
+  spec.alignment = Alignment::kBottomRight;
+  const Tensor mass_PZG = attention_mass(q_NHK, one_sequence(q_NHK.size(0)), view, spec, lse_NH);
+  const auto count = static_cast<std::size_t>(*view.length_BG * spec_.G);
+  if (mass_SG_.size() < count) mass_SG_.resize(count);
   const float* mass = mass_PZG.data<float>();
-  for (std::size_t i = 0; i < count; ++i) mass_[i] += double{mass[i]};
+  for (std::size_t i = 0; i < count; ++i) mass_SG_[i] += double{mass[i]};
 }
 
 void QueryObserver::add_window(const Tensor& q_NHK) {
@@ -86,18 +85,24 @@ void QueryObserver::add_moments(const Tensor& q_NHK, std::int64_t first) {
 /// Turns sums into what policies are told.
 void QueryObserver::finish(const KvView& view) {
   finished_ = true;
-  if (observe_.mass == Mass::kWindow && !window_.empty()) {
-    const std::int64_t T = static_cast<std::int64_t>(window_.size()) / (spec_.H * spec_.K);
+  const std::int64_t G = spec_.G, S = *view.length_BG;
+  const auto by_head = [&](const auto* mass_SG) {
+    std::vector<float> out(static_cast<std::size_t>(G * S));
+    for (std::int64_t s = 0; s < S; ++s)
+      for (std::int64_t g = 0; g < G; ++g)
+        out[static_cast<std::size_t>(g * S + s)] = static_cast<float>(mass_SG[s * G + g]);
+    return out;
+  };
+  if (observe_.reading_mass) reading_GS_ = by_head(mass_SG_.data());
+  if (observe_.window > 0) {
+    const std::int64_t row = spec_.H * spec_.K, T = static_cast<std::int64_t>(window_.size()) / row;
     const Tensor q_NHK = Tensor::of<float>(window_, {T, spec_.H, spec_.K});
     AttentionSpec spec = spec_.attention;
     spec.alignment = Alignment::kBottomRight;
     const AttentionResult all = attention(q_NHK, one_sequence(T), view, spec);
-    add_mass(attention_mass(q_NHK, one_sequence(T), view, spec, all.lse_NH), *view.length_BG);
+    window_GS_ =
+        by_head(attention_mass(q_NHK, one_sequence(T), view, spec, all.lse_NH).data<float>());
   }
-  mass_GS_.resize(mass_.size());
-  const std::size_t G = static_cast<std::size_t>(spec_.G), S = mass_.size() / G;
-  for (std::size_t s = 0; s < S; ++s)
-    for (std::size_t g = 0; g < G; ++g) mass_GS_[g * S + s] = static_cast<float>(mass_[s * G + g]);
   if (counted_ == 0) return;
   const std::int64_t H = spec_.H, K = spec_.K;
   const double scale = 1 / static_cast<double>(counted_);
@@ -115,11 +120,24 @@ void QueryObserver::finish(const KvView& view) {
 void QueryObserver::tell(HeadContext& head, const KvView& view) {
   if (!finished_) finish(view);
   const auto S = static_cast<std::size_t>(head.tokens), g = static_cast<std::size_t>(head.g);
-  if (!mass_GS_.empty()) head.mass_S = std::span(mass_GS_).subspan(g * S, S);
-  if (counted_ == 0) return;
+  if (!reading_GS_.empty()) head.reading_mass_S = std::span(reading_GS_).subspan(g * S, S);
+  if (!window_GS_.empty()) head.window_mass_S = std::span(window_GS_).subspan(g * S, S);
+  if (sum_.empty()) return;
   const auto K = static_cast<std::size_t>(spec_.K), R = static_cast<std::size_t>(head.group());
   head.mean_RK = std::span(sum_).subspan(g * R * K, R * K);
   head.cov_RKK = std::span(outer_).subspan(g * R * K * K, R * K * K);
+}
+
+QueryObserver QueryObserver::narrowed(const Observe& observe) const {
+  QUIRE_CHECK(observe_.covers(observe) && !finished_,
+              "a policy asks for more than the reading was observed for");
+  QueryObserver out(*this);
+  out.observe_ = observe;
+  const auto most = static_cast<std::size_t>(observe.window * spec_.H * spec_.K);
+  if (out.window_.size() > most)
+    out.window_.erase(out.window_.begin(), out.window_.end() - static_cast<std::ptrdiff_t>(most));
+  if (!observe.moments) out.sum_ = out.outer_ = {};
+  return out;
 }
 
 void QueryObserver::clear() { *this = QueryObserver(spec_, observe_); }

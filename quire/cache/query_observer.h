@@ -21,11 +21,13 @@ class QueryObserver {
   void see(const Tensor& q_NHK, const Tensor& lse_NH, const KvView& view, std::int64_t first);
   /// Fills `head` with what is known of its kv head; `view` holds the context's keys.
   void tell(HeadContext& head, const KvView& view);
+  /// What a policy that asks for less would have been left. Throws ArgumentError for more.
+  QueryObserver narrowed(const Observe& observe) const;
   /// Forgets all.
   void clear();
 
  private:
-  void add_mass(const Tensor& mass_PZG, std::int64_t tokens);
+  void add_mass(const Tensor& q_NHK, const Tensor& lse_NH, const KvView& view);
   void add_moments(const Tensor& q_NHK, std::int64_t first);
   void add_window(const Tensor& q_NHK);
   void finish(const KvView& view);
@@ -34,11 +36,11 @@ class QueryObserver {
   Observe observe_;
   std::optional<RopeTable> rope_;
   std::vector<float> window_;        // the last queries, [tokens, H, K]
-  std::vector<double> mass_;         // [S, G]
+  std::vector<double> mass_SG_;      // of the reading
   std::vector<double> sum_, outer_;  // [H, K], [H, K, K]: upper triangles until finished
   std::int64_t counted_ = 0;         // queries in the sums
   bool finished_ = false;
-  std::vector<float> mass_GS_;
+  std::vector<float> reading_GS_, window_GS_;  // when finished
 };
 
 /// One sequence of N queries.

@@ -12,10 +12,10 @@ class H2o : public Policy {
     QUIRE_CHECK(p_.recent >= 0 && p_.recent <= 1, "h2o: ", p_.recent, " of the budget is recent");
   }
   std::string_view name() const override { return "h2o"; }
-  Observe observe() const override { return {.mass = Mass::kReading}; }
+  Observe observe() const override { return {.reading_mass = true}; }
   std::int64_t floor_tokens() const override { return 2; }
   void score(const HeadContext& head, std::span<float> score_S) const override {
-    std::copy(head.mass_S.begin(), head.mass_S.end(), score_S.begin());
+    std::copy(head.reading_mass_S.begin(), head.reading_mass_S.end(), score_S.begin());
   }
   std::vector<std::int32_t> select(const HeadContext& head,
                                    std::span<const float> score_S) const override {

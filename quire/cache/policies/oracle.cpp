@@ -9,9 +9,9 @@ class Oracle : public Policy {
  public:
   std::string_view name() const override { return "oracle"; }
   Decide decide() const override { return Decide::kEachStep; }
-  Observe observe() const override { return {.mass = Mass::kQuery}; }
+  Observe observe() const override { return {.query_mass = true}; }
   void score(const HeadContext& head, std::span<float> score_S) const override {
-    std::copy(head.mass_S.begin(), head.mass_S.end(), score_S.begin());
+    std::copy(head.query_mass_S.begin(), head.query_mass_S.end(), score_S.begin());
   }
 };
 

@@ -74,6 +74,10 @@ struct ExpectedAttentionParameters {
 std::unique_ptr<Policy> expected_attention_policy(
     const ExpectedAttentionParameters& parameters = {});
 
+/// Keeps everything, and observes what any of the policies here asks for (with their defaults): reads
+/// once for all of them (PolicyCache::with).
+std::unique_ptr<Policy> all_observing_policy();
+
 /// "full", "int8", "window", "oracle", "random", "quest", "h2o", "snapkv", "expected_attention".
 const std::vector<std::string>& policy_names();
 

@@ -13,7 +13,7 @@ class SnapKv : public Policy {
                 ", kernel ", p_.kernel, "; the kernel must be odd");
   }
   std::string_view name() const override { return "snapkv"; }
-  Observe observe() const override { return {.mass = Mass::kWindow, .window = p_.window}; }
+  Observe observe() const override { return {.window = p_.window}; }
   std::int64_t recent() const override { return p_.window; }
 
   void score(const HeadContext& head, std::span<float> score_S) const override {
@@ -24,7 +24,7 @@ class SnapKv : public Policy {
       double sum = 0;
       for (std::int64_t at = std::max<std::int64_t>(0, s - p_.kernel / 2);
            at < std::min(end, s + p_.kernel / 2 + 1); ++at)
-        sum += double{head.mass_S[static_cast<std::size_t>(at)]};
+        sum += double{head.window_mass_S[static_cast<std::size_t>(at)]};
       score_S[static_cast<std::size_t>(s)] = static_cast<float>(sum);
     }
   }
