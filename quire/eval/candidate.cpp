@@ -12,10 +12,8 @@ std::int64_t first_query_wanted(const cache::KvCache& cache, std::int64_t docume
   const auto* policy = dynamic_cast<const cache::PolicyCache*>(&cache);
   if (policy == nullptr) return 0;
   const cache::Observe observe = policy->policy().observe();
-  if (observe.moments || observe.mass == cache::Mass::kReading) return 0;
-  if (observe.mass == cache::Mass::kWindow)
-    return std::max<std::int64_t>(document - observe.window, 0);
-  return document;
+  if (observe.moments || observe.reading_mass) return 0;
+  return std::max<std::int64_t>(document - observe.window, 0);
 }
 
 }  // namespace quire::eval
