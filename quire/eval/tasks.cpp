@@ -109,20 +109,20 @@ class Examiner {
            std::span<const Candidate> candidates, const Progress& progress)
       : model_(model), task_(task), candidates_(candidates), progress_(progress) {
     room_ = longest_question(task);
-    std::int64_t longest = 0, queries_from = -1;
-    for (const TaskDocument& document : task.documents) {
-      const auto tokens = static_cast<std::int64_t>(document.ids.size());
-      longest = std::max(longest, tokens);
-      for (const Candidate& candidate : candidates) {
-        const std::int64_t first =
-            first_query_wanted(*candidate.make(tokens, tokens + room_), tokens);
-        queries_from = queries_from < 0 ? first : std::min(queries_from, first);
-      }
-    }
+    std::int64_t longest = 0;
+    for (const TaskDocument& document : task.documents)
+      longest = std::max(longest, static_cast<std::int64_t>(document.ids.size()));
     QUIRE_CHECK(longest + room_ <= model.config().context, "a task's document has ", longest,
                 " tokens and its questions ", room_, ", but this model's context is ",
                 model.config().context);
-    queries_from = queries_from < 0 ? longest : queries_from;
+    std::int64_t queries_from = longest;
+    for (const TaskDocument& document : task.documents) {
+      const auto tokens = static_cast<std::int64_t>(document.ids.size());
+      for (const Candidate& candidate : candidates) {
+        const auto cache = candidate.make(tokens, tokens + room_);
+        queries_from = std::min(queries_from, first_query_wanted(*cache, tokens));
+      }
+    }
     recording_ = std::make_unique<RecordingCache>(model.paged_spec(kv).layers, longest + room_, kv,
                                                   queries_from);
     for (const Candidate& candidate : candidates)

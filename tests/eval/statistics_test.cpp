@@ -9,6 +9,7 @@
 
 #include "quire/base/error.h"
 #include "quire/io/safetensors.h"
+#include "quire/tensor/rng.h"
 
 namespace quire::eval {
 namespace {
@@ -120,11 +121,13 @@ TEST(Bootstrap, ComesCloseToNumpys) {
 
 TEST(Bootstrap, BlocksAreWiderThanSinglesWhereNeighboursAreAlike) {
   // Eight values at a time are the same: single draws would believe in 512 witnesses, not 64.
-  std::vector<double> stretches(512), shuffled(512);
-  for (std::size_t i = 0; i < 512; ++i) {
-    stretches[i] = static_cast<double>((i / 8 * 37) % 64);
-    shuffled[i] = static_cast<double>(i * 37 % 512 / 8);
-  }
+  std::vector<double> stretches(512);
+  Rng rng(5);
+  for (std::size_t i = 0; i < 512; ++i)
+    stretches[i] = i % 8 == 0 ? rng.uniform() : stretches[i - 1];
+  std::vector<double> shuffled = stretches;
+  for (std::size_t i = shuffled.size() - 1; i > 0; --i)
+    std::swap(shuffled[i], shuffled[rng.below(i + 1)]);
   const Interval wide = bootstrap_mean(stretches), narrow = bootstrap_mean(shuffled);
   EXPECT_GT(wide.high - wide.low, 1.8 * (narrow.high - narrow.low));
 }
