@@ -6,6 +6,7 @@
 
 #include "cli/figures.h"
 #include "cli/model_name.h"
+#include "cli/policy_session.h"
 #include "cli/session_setup.h"
 #include "quire/base/error.h"
 #include "quire/model/identity.h"
@@ -22,9 +23,10 @@ cache::PagedCache& paged_cache(generate::Session& session) {
 }  // namespace
 
 void add_cache_choice(Options& options, CacheChoice& choice) {
-  options.choice("--cache", choice.kind, {"full", "paged"}, "What the cache keeps [full]");
-  options.integer("--budget", choice.budget, {1, kMostTokens}, "Tokens that all pages hold (paged)",
-                  Suffix::kSize);
+  options.choice("--cache", choice.kind, cache_kinds(), "What the cache keeps [full]");
+  options.tokens_or_share("--budget", choice.budget, choice.budget_share, {1, kMostTokens},
+                          "Tokens that all pages hold (paged), or that are attended of the "
+                          "documents");
   options.text("--save-cache", "F", choice.save, "Save what the documents left in the cache");
   options.text("--load-cache", "F", choice.load,
                "Begin with a saved cache; --file may be left out");
@@ -35,7 +37,11 @@ bool is_paged(const CacheChoice& choice, bool forks) {
 }
 
 void check(const CacheChoice& choice, bool forks) {
-  QUIRE_CHECK(choice.kind != "full" || !is_paged({"", {}, choice.save, choice.load}, forks),
+  if (is_policy(choice)) return check_policy(choice, forks);
+  QUIRE_CHECK(!choice.budget_share,
+              "--budget is a share of the documents; --cache paged and full "
+              "have none: give it in tokens");
+  QUIRE_CHECK(choice.kind != "full" || !is_paged({"", {}, {}, choice.save, choice.load}, forks),
               "--cache full is not made of pages; leave it out with --questions, --save-cache and "
               "--load-cache");
   QUIRE_CHECK(!choice.budget || is_paged(choice, forks), "--budget bounds --cache paged, not full");

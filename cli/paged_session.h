@@ -18,8 +18,9 @@ namespace quire::cli {
 
 /// What `run` is told about its cache.
 struct CacheChoice {
-  std::string kind;  // full, paged; empty: what the rest needs
+  std::string kind;  // full, paged, a policy; empty: what the rest needs
   std::optional<std::int64_t> budget;
+  std::optional<double> budget_share;  // in (0, 1]; of policies
   std::optional<std::string> save, load;
 };
 

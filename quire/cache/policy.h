@@ -46,10 +46,10 @@ struct HeadContext {
   std::int64_t budget = 0;  // tokens to select
   // As stored, widened to f32, when the decision is made once or an index is built; empty at a
   // step.
-  std::span<const float> k_SK, v_SU;
-  std::span<const float> q_RK;  // at a step: the queries, turned
-  std::span<const float> reading_mass_S, window_mass_S, query_mass_S;
-  std::span<const double> mean_RK, cov_RKK;  // Observe::moments, per query head
+  std::span<const float> k_SK = {}, v_SU = {};
+  std::span<const float> q_RK = {};  // at a step: the queries, turned
+  std::span<const float> reading_mass_S = {}, window_mass_S = {}, query_mass_S = {};
+  std::span<const double> mean_RK = {}, cov_RKK = {};  // Observe::moments, per query head
 
   std::int64_t group() const { return spec->H / spec->G; }
 };

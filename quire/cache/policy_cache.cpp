@@ -70,7 +70,7 @@ struct PolicyCache::Impl {
   Budget budget;
   Measure measure = Measure::kNothing;
   DType kv = DType::kF32;
-  std::int64_t capacity = 0, length = 0, context = -1, budget_tokens = 0;
+  std::int64_t capacity = 0, length = 0, context = -1, budget_tokens = -1;
   bool attended = false;  // since reading ended
   std::vector<Layer> layers;
 
@@ -175,6 +175,7 @@ std::int64_t PolicyCache::length() const { return impl_->length; }
 std::int64_t PolicyCache::capacity() const { return impl_->capacity; }
 const Policy& PolicyCache::policy() const { return *impl_->policy; }
 std::int64_t PolicyCache::context() const { return impl_->context; }
+std::int64_t PolicyCache::budget_tokens() const { return impl_->budget_tokens; }
 
 void PolicyCache::append(std::int64_t layer, const Tensor& k_NGK, const Tensor& v_NGU) {
   Layer& to = impl_->at(layer);

@@ -64,6 +64,8 @@ class PolicyCache : public KvCache {
   const Policy& policy() const;
   /// Tokens of the context; −1 while it is read.
   std::int64_t context() const;
+  /// Tokens of the context that the policy may select; −1 while it is read.
+  std::int64_t budget_tokens() const;
   /// What was selected of the context: kOnce for good, kEachStep for the last token. Ascending; all
   /// of a layer that is dense. Throws ArgumentError before reading ended.
   std::vector<std::int32_t> selected(std::int64_t layer, std::int64_t g) const;

@@ -176,6 +176,60 @@ TEST_F(CacheCommand, D4_D9_a_damaged_or_foreign_cache_answers_nothing) {
   EXPECT_EQ(call(run({"why", "--load-cache", "absent"})).code, 5);
 }
 
+TEST_F(CacheCommand, a_policy_applies_its_budget_after_the_last_file) {
+  const std::vector<std::string> about{"--file", document_, "--file", document_, "why"};
+  const auto with = [&](std::vector<std::string> more) {
+    std::vector<std::string> all = about;
+    all.insert(all.end(), more.begin(), more.end());
+    return json(run(all));
+  };
+  const Json full = with({});
+  const Json window = with({"--cache", "window", "--budget", "9", "--kv", "f16"});
+  const Json& cache = at(window, "cache");
+  const std::int64_t prompt = at(full, "prompt_tokens").as_int(),
+                     context = at(cache, "context_tokens").as_int(),
+                     after = prompt + 5 - context;  // the last token is never read
+  EXPECT_EQ(at(cache, "policy").as_string(), "window");
+  EXPECT_EQ(at(cache, "budget_tokens").as_int(), 9);
+  EXPECT_LT(context, prompt);
+  EXPECT_GT(context, 20);
+  const std::int64_t token_bytes = at(at(full, "bytes"), "cache").as_int() / (prompt + 5);
+  EXPECT_EQ(at(cache, "bytes_stored").as_int(), token_bytes * (9 + after));
+  EXPECT_EQ(at(cache, "bytes_read").as_int(), token_bytes * (9 + after));
+  EXPECT_EQ(at(at(window, "bytes"), "cache").as_int(), token_bytes * (9 + after));
+  // A budget that covers the documents is the full cache.
+  for (const char* policy : {"window", "oracle", "quest", "h2o", "snapkv", "expected_attention"})
+    EXPECT_EQ(at(with({"--cache", policy, "--budget", "100%"}), "ids").dump(),
+              at(full, "ids").dump());
+  EXPECT_EQ(
+      at(at(with({"--cache", "random", "--budget", "50%"}), "cache"), "budget_tokens").as_int(),
+      context / 2);
+}
+
+TEST_F(CacheCommand, a_policy_is_refused_what_it_cannot_do) {
+  const auto refused = [&](const std::vector<std::string>& arguments, const std::string& word) {
+    const Ended ended = call(run(arguments));
+    EXPECT_EQ(ended.code, 2) << word;
+    EXPECT_THAT(ended.err, HasSubstr(word));
+  };
+  const std::string file = scratch_file("questions", "why\n");
+  refused({"why", "--file", document_, "--cache", "windw", "--budget", "9"},
+          "did you mean window?");
+  refused({"why", "--file", document_, "--cache", "window"}, "--cache window needs a --budget");
+  refused({"why", "--file", document_, "--cache", "window", "--budget", "4"},
+          "--budget is 4; window needs at least 5 tokens");
+  refused({"why", "--file", document_, "--cache", "window", "--budget", "1%"},
+          "window needs at least 5");
+  refused({"why", "--file", document_, "--cache", "window", "--budget", "0%"}, "--budget");
+  refused({"why", "--file", document_, "--cache", "paged", "--budget", "10%"},
+          "--budget is a share");
+  refused({"why", "--cache", "window", "--budget", "9"}, "there is no document");
+  refused({"--questions", file, "--file", document_, "--cache", "window", "--budget", "9"},
+          "--cache window is not made of pages");
+  refused({"why", "--file", document_, "--cache", "window", "--budget", "9", "--save-cache", "x"},
+          "--cache window is not made of pages");
+}
+
 TEST_F(CacheCommand, refuses_options_that_contradict_each_other) {
   const auto refused = [&](const std::vector<std::string>& arguments, const std::string& word) {
     const Ended ended = call(run(arguments));

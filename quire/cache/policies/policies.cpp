@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "quire/base/error.h"
+#include "quire/cache/contiguous.h"
 
 namespace quire::cache {
 namespace {
@@ -48,8 +49,12 @@ std::unique_ptr<Policy> make_policy(std::string_view name) {
 std::unique_ptr<KvCache> make_policy_cache(std::string_view name, const Budget& budget,
                                            std::vector<LayerSpec> layers, std::int64_t capacity,
                                            DType kv, Measure measure) {
-  return std::make_unique<PolicyCache>(std::move(layers), make_policy(name), budget, capacity,
-                                       name == "int8" ? DType::kI8 : kv, measure);
+  static_cast<void>(budget.of(capacity));
+  if (name == "full" || name == "int8")
+    return std::make_unique<ContiguousCache>(std::move(layers), capacity,
+                                             name == "int8" ? DType::kI8 : kv);
+  return std::make_unique<PolicyCache>(std::move(layers), make_policy(name), budget, capacity, kv,
+                                       measure);
 }
 
 }  // namespace quire::cache

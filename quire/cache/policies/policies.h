@@ -84,7 +84,8 @@ const std::vector<std::string>& policy_names();
 /// A policy by name, with its defaults. Throws ArgumentError for another name.
 std::unique_ptr<Policy> make_policy(std::string_view name);
 
-/// A cache that runs the policy of that name. "int8" is "full" with that storage, whatever kv says.
+/// A cache that runs the policy of that name. "full" and "int8" (that storage, whatever kv says)
+/// keep everything under any budget and are ContiguousCaches, the others PolicyCaches.
 /// Throws ArgumentError for another name, and as PolicyCache does.
 std::unique_ptr<KvCache> make_policy_cache(std::string_view name, const Budget& budget,
                                            std::vector<LayerSpec> layers, std::int64_t capacity,
