@@ -9,8 +9,8 @@
 
 namespace quire::eval {
 
-/// Makes an empty cache for a document of `document` tokens (what a budget in percent is a part of),
-/// with room for `capacity` tokens.
+/// Makes an empty cache for a document of `document` tokens (what a budget in percent is a part
+/// of), with room for `capacity` tokens.
 using MakeCache =
     std::function<std::unique_ptr<cache::KvCache>(std::int64_t document, std::int64_t capacity)>;
 

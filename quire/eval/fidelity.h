@@ -22,8 +22,9 @@ struct Fidelity {
 };
 
 /// Measures it at the positions of a reading; mass at every `mass_stride`-th of them (it takes a
-/// pass over all keys). Throws ArgumentError for a stride under 1, and as the cache does. `progress`
-/// counts the document's tokens and then the positions; nothing is returned when it stopped.
+/// pass over all keys). Throws ArgumentError for a stride under 1, and as the cache does.
+/// `progress` counts the document's tokens and then the positions; nothing is returned when it
+/// stopped.
 std::optional<Fidelity> fidelity(const Reading& reading, DType kv, const Candidate& candidate,
                                  std::int64_t mass_stride = 8, const Progress& progress = {});
 

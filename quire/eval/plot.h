@@ -24,8 +24,8 @@ struct PlotPanel {
 };
 
 /// A figure of panels side by side as SVG, with logarithmic axes, grid, and one legend: a curve of
-/// the same name has the same colour and mark in all panels. Points that have no logarithm (an exact
-/// cache has KL 0) are drawn at the lower edge as open marks, and the legend says so. Text is
+/// the same name has the same colour and mark in all panels. Points that have no logarithm (an
+/// exact cache has KL 0) are drawn at the lower edge as open marks, and the legend says so. Text is
 /// escaped; the same panels give the same bytes. Throws ArgumentError for no panels, or none with a
 /// point of positive x.
 std::string plot_svg(const std::vector<PlotPanel>& panels);

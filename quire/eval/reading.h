@@ -17,7 +17,8 @@ namespace quire::eval {
 using Progress = std::function<bool(std::int64_t done)>;
 
 /// A text that was read once, exactly: its first `document` tokens, and `positions` tokens behind
-/// them at which caches are compared; the text has one token more, which the last position foretells.
+/// them at which caches are compared; the text has one token more, which the last position
+/// foretells.
 struct Reading {
   std::vector<std::int32_t> ids;
   std::int64_t document = 0, positions = 0;

@@ -12,8 +12,8 @@
 namespace quire::eval {
 
 /// An exact cache that also remembers, in f32 and as the model computed them, the keys and values
-/// of all tokens, and the queries of those from `queries_from` on: what is read once can be handed to
-/// any other cache without the model. Keys and queries are already turned to their positions.
+/// of all tokens, and the queries of those from `queries_from` on: what is read once can be handed
+/// to any other cache without the model. Keys and queries are already turned to their positions.
 class RecordingCache : public cache::KvCache {
  public:
   /// Throws ArgumentError for queries_from outside [0, capacity], and as ContiguousCache does;
@@ -65,9 +65,9 @@ std::int64_t recording_bytes(std::span<const cache::LayerSpec> layers, std::int6
 
 /// Hands the tokens [to.length(), end) of the recording to another cache, `chunk` at a time, as a
 /// model would that reads them; from the token `queries_from` on it also asks with the recorded
-/// queries, and drops the answers: policies that judge keys by the attention they receive need that.
-/// `progress` is called with the number of tokens that the cache holds after each chunk; when it
-/// says false, replay stops and returns false. Throws ArgumentError for an end outside the
+/// queries, and drops the answers: policies that judge keys by the attention they receive need
+/// that. `progress` is called with the number of tokens that the cache holds after each chunk; when
+/// it says false, replay stops and returns false. Throws ArgumentError for an end outside the
 /// recording, a chunk under 1, queries that were not recorded, and as the cache does.
 bool replay(const RecordingCache& from, std::int64_t end, cache::KvCache& to,
             std::int64_t queries_from, std::int64_t chunk = 256,

@@ -42,9 +42,9 @@ struct TaskSpec {
 };
 
 /// "passkey": a key of five digits in a line of its own between the lines of a text, asked for in a
-/// form that only has to be completed; documents that share their beginning stand together. `filler`
-/// is the text; the same arguments give the same cells. Throws ArgumentError for counts under 1 or
-/// over 1000, or a filler that is shorter than spec.tokens.
+/// form that only has to be completed; documents that share their beginning stand together.
+/// `filler` is the text; the same arguments give the same cells. Throws ArgumentError for counts
+/// under 1 or over 1000, or a filler that is shorter than spec.tokens.
 Task passkey_task(const text::Tokenizer& tokenizer, std::span<const std::int32_t> filler,
                   const TaskSpec& spec = {});
 
@@ -70,11 +70,11 @@ struct TaskScore {
 };
 
 /// Asks every cache. A document is read once, exactly, into a full cache; a cell counts when the
-/// full cache passes it and the model does not pass it without the document. Each candidate is given
-/// the document, ends its reading, and gets the tokens of each question one by one; what it was
-/// asked is taken back before the next. Returns a score for each candidate in their order. `progress`
-/// counts tokens of task_work(); nothing is returned when it stopped. Throws ArgumentError when a
-/// document does not fit the model, and as caches do.
+/// full cache passes it and the model does not pass it without the document. Each candidate is
+/// given the document, ends its reading, and gets the tokens of each question one by one; what it
+/// was asked is taken back before the next. Returns a score for each candidate in their order.
+/// `progress` counts tokens of task_work(); nothing is returned when it stopped. Throws
+/// ArgumentError when a document does not fit the model, and as caches do.
 std::optional<std::vector<TaskScore>> run_task(const model::Model& model, const Task& task,
                                                DType kv, std::span<const Candidate> candidates,
                                                const Progress& progress = {});
