@@ -139,6 +139,61 @@ class FetchModel(Script):
         self.assertIn("unknown model 'smollm3'; known: smollm2", result.stderr)
 
 
+class FetchText(Script):
+    def fetch(self, name, unpack):
+        """`unpack` is the body of a stand-in for `dpkg-deb -x`: $package is its name, $to the folder."""
+        self.copy("scripts/fetch_text")
+        self.write("bin/apt-get", 'while [ "$1" != download ]; do shift; done; shift\n'
+                                  'for package in "$@"; do touch "${package}_1.5_all.deb"; done')
+        self.write("bin/dpkg-deb", 'if [ "$1" = -f ]; then echo 1.5; exit; fi\n'
+                                   'package=$(basename "$2"); package=${package%%_*}; to=$3; mkdir -p "$to"\n' + unpack)
+        return self.call("scripts/fetch_text", *name, XDG_CACHE_HOME=str(self.root / "cache"),
+                         PATH=f"{self.root}/bin:{os.environ['PATH']}")
+
+    def texts(self):
+        return sorted(p.name for p in (self.root / "cache/quire/texts").iterdir())
+
+    def test_without_a_name_it_is_the_licence(self):
+        result = self.fetch([], "exit 1")
+        self.assertEqual(result.stdout, "/usr/share/common-licenses/GPL-3\n", result.stderr)
+
+    def test_an_unknown_name(self):
+        result = self.fetch(["gpl2"], "exit 1")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("unknown text 'gpl2'; known: gpl3, perldiag, faq, changelogs", result.stderr)
+
+    def test_a_manual_comes_out_of_its_package_once(self):
+        unpack = 'mkdir -p "$to/usr/share/perl/5.36.0/pod"\nln -s 5.36.0 "$to/usr/share/perl/5.36"\n' \
+                 'yes "some text" | head -c 30000 >"$to/usr/share/perl/5.36.0/pod/perldiag.pod"'
+        result = self.fetch(["perldiag"], unpack)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(pathlib.Path(result.stdout.strip()).stat().st_size, 30000)
+        self.assertIn("perl-modules-5.36 1.5, sha256 ", result.stderr)
+        self.assertEqual(self.texts(), ["perldiag.txt", "perldiag.txt.version"])
+        again = self.fetch(["perldiag"], "exit 1")
+        self.assertEqual((again.returncode, again.stdout, again.stderr), (0, result.stdout, result.stderr))
+
+    def test_of_changelogs_the_last_year_is_taken(self):
+        entry = '{ echo "$package (2) x; urgency=low"; echo; yes "  * %s" | head -c %d; echo; ' \
+                'echo " -- A <a@b>  %s"; }'
+        unpack = 'd=$to/usr/share/doc/$package; mkdir -p "$d"\n{ ' \
+                 + entry % ("new", 9000, "Mon, 02 Mar 2026 10:00:00 +0000") + "; echo; " \
+                 + entry % ("old", 9000, "Sat, 01 Mar 2025 10:00:00 +0000") \
+                 + '; } | gzip >"$d/changelog.Debian.gz"'
+        result = self.fetch(["changelogs"], unpack)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        text = pathlib.Path(result.stdout.strip()).read_text(encoding="utf-8")
+        self.assertEqual(text.count("urgency=low"), 4)
+        self.assertIn("* new", text)
+        self.assertNotIn("* old", text)
+
+    def test_what_is_too_short_or_absent_is_refused(self):
+        for unpack in ('mkdir -p "$to/usr/share/perl/pod"; echo a >"$to/usr/share/perl/pod/perldiag.pod"', "exit 1"):
+            result = self.fetch(["perldiag"], unpack)
+            self.assertEqual(result.returncode, 1)
+            self.assertEqual(self.texts(), [], "nothing stays behind")
+
+
 class Packages(Script):
     def test_each_part_holds_what_the_one_before_needs(self):
         self.copy("scripts/packages")
