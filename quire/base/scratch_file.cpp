@@ -61,15 +61,16 @@ class SystemScratch final : public ScratchFile {
 
  private:
   void move(std::span<Transfer> transfers, Way way) {
+    // All of it is on its way from the disk while the first parts are copied, not window by window
+    // as reading shows where it goes.
+    for (const Transfer& t : transfers)
+      if (way == Way::kRead)
+        ::posix_fadvise(fd_, static_cast<off_t>(t.offset), static_cast<off_t>(Pieces(t).bytes),
+                        POSIX_FADV_WILLNEED);
     for (std::size_t begin = 0; begin < transfers.size(); begin += kDepth) {
       const auto some =
           transfers.subspan(begin, std::min<std::size_t>(kDepth, transfers.size() - begin));
       std::vector<std::uint64_t> done(some.size(), 0);
-      // The whole of each at once, not window by window as reading shows where it goes.
-      for (const Transfer& t : some)
-        if (way == Way::kRead)
-          ::posix_fadvise(fd_, static_cast<off_t>(t.offset), static_cast<off_t>(Pieces(t).bytes),
-                          POSIX_FADV_WILLNEED);
       if (has_ring_) move_at_once(some, way, done);
       for (std::size_t i = 0; i < some.size(); ++i) finish(some[i], way, done[i]);
     }
