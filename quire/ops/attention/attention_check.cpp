@@ -114,8 +114,8 @@ std::int64_t checked_keys(const KvView& kv, std::int64_t b) {
   for (std::int64_t g = 0; g < kv.G; ++g) {
     check_table(kv, b, g);
     QUIRE_CHECK(kernel::view_length(kv, b, g) == kernel::view_length(kv, b, 0), "kv head ", g,
-                " of sequence ", b, " has ", kernel::view_length(kv, b, g), " keys, but head 0 has ",
-                kernel::view_length(kv, b, 0));
+                " of sequence ", b, " has ", kernel::view_length(kv, b, g),
+                " keys, but head 0 has ", kernel::view_length(kv, b, 0));
   }
   return kernel::view_length(kv, b, 0);
 }
