@@ -68,10 +68,10 @@ void check(const CacheChoice& choice, bool forks) {
   QUIRE_CHECK(!choice.budget_share,
               "--budget is a share of the documents; --cache paged and full "
               "have none: give it in tokens");
-  QUIRE_CHECK(
-      choice.kind != "full" || !is_paged({"", choice.memory, {}, {}, choice.save, choice.load}, forks),
-      "--cache full is not made of pages; leave it out with --questions, --cache-ram, "
-      "--save-cache and --load-cache");
+  QUIRE_CHECK(choice.kind != "full" ||
+                  !is_paged({"", choice.memory, {}, {}, choice.save, choice.load}, forks),
+              "--cache full is not made of pages; leave it out with --questions, --cache-ram, "
+              "--save-cache and --load-cache");
   static_cast<void>(memory_limit(choice.memory));
   QUIRE_CHECK(!choice.budget || is_paged(choice, forks), "--budget bounds --cache paged, not full");
   if (choice.save) static_cast<void>(saved_cache_path(*choice.save));

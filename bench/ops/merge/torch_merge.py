@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Merging of keys beside PyTorch's with the notebook's formula, run in turn: torch_merge.py BENCH [rounds=5]  (2 threads).
+"""Merging of keys beside PyTorch's with the notebook's formula, in turn: torch_merge.py BENCH [rounds=5]  (2 threads).
 
 BENCH is the program bench_ops_merge. Every round runs each side once; what is printed are medians, the median of the
 ratios of one round (larger is better for us), and the memory that each side held above its inputs.
@@ -32,7 +32,8 @@ class Ours:
 
 def notebook(a, b):
     """The notebook's merge: the softmax of cosines over each group, by scatter_reduce and gather."""
-    similarity = (a @ b.transpose(-1, -2)) / (a.norm(dim=-1, keepdim=True) @ b.norm(dim=-1, keepdim=True).transpose(-1, -2))
+    lengths = a.norm(dim=-1, keepdim=True) @ b.norm(dim=-1, keepdim=True).transpose(-1, -2)
+    similarity = (a @ b.transpose(-1, -2)) / lengths
     value, index = similarity.max(dim=-1)
     peak = torch.full(b.shape[:-1], float("-inf")).scatter_reduce_(-1, index, value, "amax")
     weight = (value - peak.gather(-1, index)).exp()
@@ -68,10 +69,11 @@ def main():
                 ratios[case].append(peer[-1] / seconds)
     extra = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     # The first round warms up.
-    print(f"{S} keys into {M}, {G} heads of {K}: torch {statistics.median(peer[1:]):.3f} s (keys alone), {extra:.0f} MiB")
+    print(f"{S} keys into {M}, {G} heads of {K}: torch {statistics.median(peer[1:]):.3f} s (keys alone), "
+          f"{extra:.0f} MiB")
     for case in cases:
-        print(f"{case:6} {statistics.median(times[case][1:]):.3f} s, torch / ours {statistics.median(ratios[case][1:]):.1f}, "
-              f"{held[case] / 2**20:.1f} MiB")
+        print(f"{case:6} {statistics.median(times[case][1:]):.3f} s, "
+              f"torch / ours {statistics.median(ratios[case][1:]):.1f}, {held[case] / 2**20:.1f} MiB")
 
 
 if __name__ == "__main__":

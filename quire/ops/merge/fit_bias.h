@@ -17,7 +17,7 @@ namespace quire {
 /// kept within 3 of log p*; log p* itself where no probe reaches the group.
 ///
 /// q_NHK     f32 probes, all of which see all keys; query head h reads kv head h / (H/G)
-/// lse_NH    f32: log total_q, as attention() returns it over whatever the probes share with the keys
+/// lse_NH    f32: log total_q, as attention() returns it over all that the probes see
 /// kv        the keys before the merge, not f64; their bias (1 or G heads) counts, too
 /// group_GS  i64, as given to group_mean(), which returned merged (f32)
 /// scale     of the scores; 0: 1/√K

@@ -15,6 +15,7 @@ enum class GroupWeights : std::uint8_t { kMass, kCosine };
 /// The bias of a merged key: log of what it counts for, or nothing (as in the notebook).
 enum class GroupBias : std::uint8_t { kLogCount, kNone };
 
+/// How a group becomes one key.
 struct GroupMeanSpec {
   GroupWeights weights = GroupWeights::kMass;
   double temperature = 1;  // τ > 0, of kCosine
@@ -39,7 +40,7 @@ struct MergedKeys {
 
 /// The mass-carrying mean of groups of keys and of their values:
 ///
-///   w_s = a_s / Σ a      k*_m = Σ w_s k_s      v*_m = Σ w_s v_s      p*_m = Σ p_s      bias = log p*
+///   w_s = a_s / Σ a     k*_m = Σ w_s k_s     v*_m = Σ w_s v_s     p*_m = Σ p_s     bias = log p*
 ///
 /// kv        the view; all kv heads of sequence b have S keys. In f64 keys lie in rows
 /// group_GS  i64 in [−1, M); a key in group −1 is in none
@@ -50,8 +51,8 @@ struct MergedKeys {
 ///
 /// Throws  ArgumentError on shapes, dtypes, groups, negative or non-finite weights and counts, and
 ///         what attention() refuses of a view.
-/// Order   members are added by position, in f32; Σ a and Σ p in f64: bits depend neither on threads
-///         nor on where pages lie.
+/// Order   members are added by position, in f32; Σ a and Σ p in f64: bits depend neither on
+///         threads nor on where pages lie.
 /// Memory  the result, one float for each key, and 64 keys for each thread.
 /// Source  KeepKV 2025 and Bolya et al. 2023 (log of the count), the notebook (kCosine).
 MergedKeys group_mean(const KvView& kv, std::int64_t b, const Tensor& group_GS, std::int64_t M,
@@ -61,6 +62,7 @@ MergedKeys group_mean(const KvView& kv, std::int64_t b, const Tensor& group_GS, 
 /// changes nothing. `spec` is that of both.
 MergedKeys combine_groups(const MergedKeys& a, const MergedKeys& b, const GroupMeanSpec& spec = {});
 
+/// All in the dtype of the merged keys.
 struct GroupMeanGradients {
   Tensor dk_GSK, dv_GSU;
   Tensor dweight_GS;  // of kCosine the gradient of cosine_GS

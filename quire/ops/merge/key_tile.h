@@ -9,7 +9,7 @@
 
 namespace quire::kernel::QUIRE_ISA_NS {
 
-/// Slots [slot, slot + count) of a sequence and kv head; slot is a multiple of 16, count at most 64.
+/// Slots [slot, slot + count) of a sequence and kv head: slot a multiple of 16, count at most 64.
 struct KeySpan {
   std::int64_t b, g, slot;
   int count;

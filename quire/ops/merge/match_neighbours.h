@@ -11,6 +11,7 @@ namespace quire {
 /// Whether keys are compared as they are, or less the mean of their head.
 enum class Centre : std::uint8_t { kRaw, kMean };
 
+/// Which pairs of neighbours may become one.
 struct MatchSpec {
   std::int64_t window = 64;         // largest difference of positions
   double threshold = 0.8;           // smallest cosine of a pair
@@ -19,6 +20,7 @@ struct MatchSpec {
   Centre centre = Centre::kRaw;
 };
 
+/// Groups of neighbours: the arguments of group_mean().
 struct Matching {
   Tensor group_GS;   // i64, numbered by the position of the first member; each head from 0 on
   Tensor cosine_GS;  // f32: of a key that joined another, the cosine of the two; else 1
@@ -31,7 +33,7 @@ struct Matching {
 ///
 /// kv             the view, not f64; all kv heads of sequence b have S keys
 /// protected_GS   u8: keys that are not 0 here stay alone
-/// position_GS    i64, ascending in each head: the positions that the window measures; absent: slots
+/// position_GS    i64, ascending in each head: positions that the window measures; absent: slots
 ///
 /// Of equally similar even keys the lowest wins. Where a group is full or merges run out, the most
 /// similar pairs come first, of equal ones the lower key; who does not fit stays alone. A key that
@@ -47,6 +49,7 @@ Matching match_neighbours(const KvView& kv, std::int64_t b, const MatchSpec& spe
                           const std::optional<Tensor>& protected_GS = std::nullopt,
                           const std::optional<Tensor>& position_GS = std::nullopt);
 
+/// Which keys no merge may touch.
 struct ProtectSpec {
   std::int64_t sinks = 16;   // first keys
   std::int64_t recent = 64;  // last keys
@@ -54,8 +57,8 @@ struct ProtectSpec {
 };
 
 /// The keys of each head that a merge leaves alone, as u8 [G, S]: sinks, recent ones, and the
-/// ⌈heavy · S⌉ of the largest mass_GS (f32, as attention_mass() gives it), of equal ones the lowest.
-/// Throws ArgumentError on shapes, dtypes, negative numbers, and a share above 1.
+/// ⌈heavy · S⌉ of the largest mass_GS (f32, as attention_mass() gives it), of equal ones the
+/// lowest. Throws ArgumentError on shapes, dtypes, negative numbers, and a share above 1.
 Tensor protected_keys(const Tensor& mass_GS, const ProtectSpec& spec);
 
 }  // namespace quire

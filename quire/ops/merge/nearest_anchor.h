@@ -7,6 +7,7 @@
 
 namespace quire {
 
+/// The group of each key, and how well it fits.
 struct NearestAnchor {
   Tensor group_GS;   // i64: the anchor of each key
   Tensor cosine_GS;  // f32 (f64 where the keys are): the cosine of the two

@@ -1,5 +1,6 @@
-// The nearest of M rows for 64 keys at once, compiled once per instruction set: keys are the packed
-// columns of a register tile, and each lane keeps its best, so nothing is ever reduced across lanes.
+// The nearest of M rows for 64 keys at once, compiled once per instruction set: keys are the
+// packed columns of a register tile, and each lane keeps its best, so that nothing is reduced
+// across lanes.
 
 #include "quire/base/simd.h"
 #include "quire/ops/merge/key_tile.h"

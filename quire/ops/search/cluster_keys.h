@@ -7,6 +7,7 @@
 
 namespace quire {
 
+/// How fine clusters are, and what they may cost.
 struct ClusterSpec {
   std::int64_t segment = 8192;  // keys that are clustered together
   std::int64_t tokens_per_cluster = 16;

@@ -18,7 +18,7 @@ struct ClusterMass {
 };
 void cluster_mass_cpu(const ClusterMass& args);
 
-/// Clusters [tile · 64, tile · 64 + 64) of kv head g, for all queries. `scratch` is 64 · 2 K floats.
+/// Clusters [tile · 64, tile · 64 + 64) of kv head g, for all queries. `scratch`: 128 · K floats.
 QUIRE_DECLARE_KERNEL(void, cluster_mass_tile, const ClusterMass& args, std::int64_t g,
                      std::int64_t tile, float* scratch)
 

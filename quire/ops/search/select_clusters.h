@@ -6,13 +6,14 @@
 
 namespace quire {
 
+/// What is attended to exactly.
 struct Selection {
   Tensor taken_GM;  // u8: 1 where the cluster was taken
   Tensor tokens_G;  // i64: members of what was taken
 };
 
-/// The best clusters of each kv head whose members fit a budget: in order of rank, of equal ones the
-/// lower cluster first, up to the first that does not fit.
+/// The best clusters of each kv head whose members fit a budget: in order of rank, of equal ones
+/// the lower cluster first, up to the first that does not fit.
 ///
 /// rank_GM        f32; NaN ranks last
 /// size_GM        i64 >= 0: members; a cluster without members is never taken

@@ -48,8 +48,8 @@ std::vector<std::int64_t> integers(const Tensor& x) {
   return {x.data<std::int64_t>(), x.data<std::int64_t>() + x.elements()};
 }
 
-/// `sizes`: the same outputs of the numbers' sizes, which is what rounding is measured by where a sum
-/// cancels.
+/// `sizes`: the same outputs of the numbers' sizes, which is what rounding is measured by where a
+/// sum cancels.
 void expect_within(const std::vector<double>& ours, const std::vector<double>& truth,
                    const std::vector<float>& naive, const std::vector<double>& sizes,
                    const std::string& what) {
@@ -329,7 +329,7 @@ struct Backward {
 
 using Complex = std::complex<double>;
 
-/// All outputs of head g that have gradients, as one row; inputs are k, v, weight (or cosine), count.
+/// All outputs of a head that have gradients, as one row, from k, v, weight (or cosine), count.
 std::vector<Complex> outputs(const std::vector<std::vector<Complex>>& in,
                              const std::vector<std::int64_t>& group, double temperature) {
   std::vector<Complex> weight = in[2];
