@@ -40,7 +40,7 @@ PagedForm form_of(DType dtype, KLayout layout, std::int64_t Z, Table table) {
   form.head_first = layout == KLayout::kBlocks;
   form.Z = Z;
   form.G = 2;
-  form.K = 32;
+  form.K = 16;
   form.U = 24;
   form.table = table;
   return form;
@@ -77,28 +77,31 @@ void expect_as_alone(const PagedCase& kv, const Counts& counts, const AttentionS
 }
 
 TEST(SharedAttention, PAG_21_changes_no_bit) {
-  for (const int threads : {1, 2}) {
-    set_threads(threads);
-    for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kI8}) {
-      for (const std::int64_t Z : {5, 16, 64}) {
-        const KLayout layout = Z == 5 || dtype == DType::kBF16 ? KLayout::kRows : KLayout::kBlocks;
-        const Table table = Z == 16 ? Table::kCsr : Table::kSequences;
-        if ((threads == 1) != (Z == 16)) continue;
-        const PagedForm form = form_of(dtype, layout, Z, table);
-        const auto check = [&](const Counts& lengths, std::int64_t common, const Counts& counts,
-                               std::int64_t shared) {
-          const PagedCase kv = forks(form, lengths, common);
-          for (const AttentionSpec& spec : specs()) {
-            expect_as_alone(kv, counts, spec, shared,
-                            std::string(to_string(dtype)) + ", pages of " + std::to_string(Z));
-          }
-        };
-        check({700, 660, 690, 900}, 650, {1, 1, 1, 1}, 512);
-        check({700, 660, 690}, 650, {70, 3, 0}, 512);  // more rows than one block of queries
-        check({600, 330, 600}, 330, {0, 2, 1}, 256);   // the first has nothing to ask
-        check({256 + 64, 256 + 64, 256 + 64}, 256 + 64, {64, 64, 64}, 256);
-      }
-    }
+  struct Stored {
+    DType dtype;
+    KLayout layout;
+    std::int64_t Z;
+    Table table;
+    int threads;
+  };
+  const Stored all[] = {{DType::kF32, KLayout::kBlocks, 16, Table::kCsr, 1},
+                        {DType::kF16, KLayout::kBlocks, 64, Table::kSequences, 2},
+                        {DType::kBF16, KLayout::kRows, 5, Table::kSequences, 2},
+                        {DType::kBF16, KLayout::kBlocks, 64, Table::kCsr, 2},
+                        {DType::kI8, KLayout::kBlocks, 64, Table::kSequences, 2}};
+  for (const Stored& stored : all) {
+    set_threads(stored.threads);
+    const PagedForm form = form_of(stored.dtype, stored.layout, stored.Z, stored.table);
+    const std::string what =
+        std::string(to_string(stored.dtype)) + ", pages of " + std::to_string(stored.Z);
+    const PagedCase four = forks(form, {700, 660, 690, 900}, 650);
+    for (const AttentionSpec& spec : specs()) expect_as_alone(four, {1, 1, 1, 1}, spec, 512, what);
+    // More rows than one block of queries.
+    expect_as_alone(forks(form, {340, 335, 330}, 325), {70, 3, 0}, causal(), 256, what);
+    // The first has nothing to ask.
+    expect_as_alone(forks(form, {400, 330, 400}, 320), {0, 2, 1}, specs()[1], 256, what);
+    // Nothing but what they share and their own keys.
+    expect_as_alone(forks(form, {280, 280}, 260), {20, 20}, causal(), 256, what);
   }
 }
 
