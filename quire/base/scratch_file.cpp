@@ -63,10 +63,12 @@ class SystemScratch final : public ScratchFile {
   void move(std::span<Transfer> transfers, Way way) {
     // All of it is on its way from the disk while the first parts are copied, not window by window
     // as reading shows where it goes.
-    for (const Transfer& t : transfers)
-      if (way == Way::kRead)
-        ::posix_fadvise(fd_, static_cast<off_t>(t.offset), static_cast<off_t>(Pieces(t).bytes),
+    for (const Transfer& t : transfers) {
+      const Pieces all(t);
+      if (way == Way::kRead && all.bytes > 0)
+        ::posix_fadvise(fd_, static_cast<off_t>(all.offset), static_cast<off_t>(all.bytes),
                         POSIX_FADV_WILLNEED);
+    }
     for (std::size_t begin = 0; begin < transfers.size(); begin += kDepth) {
       const auto some =
           transfers.subspan(begin, std::min<std::size_t>(kDepth, transfers.size() - begin));

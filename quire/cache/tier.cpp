@@ -330,9 +330,13 @@ struct Tier::Impl {
     if (is_busy || std::all_of(pages.begin(), pages.end(),
                                [&](std::int32_t p) { return slot(layer, p).frame >= 0; }))
       return;
-    if (!worker.joinable()) worker = std::thread([this] { work(); });
+    try {
+      job_pages = pages;
+      if (!worker.joinable()) worker = std::thread([this] { work(); });
+    } catch (const std::exception&) {
+      return;  // without a thread, or the memory for it, nothing is read ahead
+    }
     job_layer = layer;
-    job_pages = pages;
     is_busy = true;
     changed.notify_all();
   }

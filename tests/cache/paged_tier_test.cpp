@@ -218,8 +218,8 @@ TEST(PagedTier, I2_D16_saved_and_restored_under_a_limit) {
   }
 }
 
-/// The gradients of a layer's attention with respect to queries, and to keys and values in the order
-/// of the sequence.
+/// The gradients of a layer's attention with respect to queries, and to keys and values in the
+/// order of the sequence.
 std::vector<float> gradients_of(const PagedCache& cache, std::int64_t layer, const Tensor& q_NHK,
                                 const Tensor& dout_NHU) {
   auto reading = cache.pool()->store().read(layer, cache.table());

@@ -319,7 +319,7 @@ TEST(Tier, a_share_of_each_layer_stays_and_the_rest_streams) {
   EXPECT_EQ(after.bytes_written, before.bytes_written) << "the page that grows stays";
 }
 
-TEST(TierModelTest, I4_I5_I8_random_operations_agree_with_a_shadow) {
+TEST(TierModelTest, I4_I5_I8_K2_random_operations_agree_with_a_shadow) {
   TierModel sound(TierModel::Disk::kSound, 1);
   sound.run(20'000);
   EXPECT_EQ(sound.errors(), 0);
