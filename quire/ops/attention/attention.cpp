@@ -1,6 +1,7 @@
 #include "quire/ops/attention/attention.h"
 
 #include "quire/base/error.h"
+#include "quire/base/isa.h"
 #include "quire/ops/attention/attention_check.h"
 #include "quire/ops/attention/attention_kernel.h"
 #include "quire/tensor/dims.h"
@@ -9,6 +10,11 @@ namespace quire {
 namespace {
 
 Tensor in_f32(const Tensor& x) { return x.dtype() == DType::kF32 ? x : x.to(DType::kF32); }
+
+kernel::Products products_of(const Tensor& q_NHK, const KvView& kv) {
+  if (q_NHK.dtype() != DType::kBF16 || kv.dtype != DType::kBF16) return kernel::Products::kF32;
+  return has_bf16_dot() ? kernel::Products::kBf16Dots : kernel::Products::kBf16Widened;
+}
 
 template <class T>
 AttentionResult merged(const AttentionResult& a, const AttentionResult& b, DType dtype) {
@@ -51,7 +57,7 @@ AttentionResult attention(const Tensor& q_NHK, const Tensor& start_J, const KvVi
                          Tensor::empty({dims['N'], dims['H']}, DType::kF32)};
   kernel::attention_cpu({q.data<float>(), start.data<std::int32_t>(), kv, plain,
                          result.out_NHU.mutable_data<float>(), result.lse_NH.mutable_data<float>(),
-                         dims['J'] - 1, dims['N'], dims['H']});
+                         dims['J'] - 1, dims['N'], dims['H'], products_of(q_NHK, kv)});
   if (q_NHK.dtype() != DType::kF32) result.out_NHU = result.out_NHU.to(q_NHK.dtype());
   return result;
 }
