@@ -17,11 +17,18 @@ constexpr std::int64_t kTileRows = 192;
 // afterwards.
 constexpr std::int64_t kSplitRows = 32;
 
+// Floats of a line of the cache: tiles and states begin with one.
+constexpr std::int64_t kLine = 16;
+
+std::int64_t lines(std::int64_t floats) { return (floats + kLine - 1) / kLine * kLine; }
+
 float* scratch(std::int64_t count) {
   thread_local std::vector<float> memory;
-  if (memory.size() < static_cast<std::size_t>(count))
-    memory.resize(static_cast<std::size_t>(count));
-  return memory.data();
+  if (memory.size() < static_cast<std::size_t>(count + kLine))
+    memory.resize(static_cast<std::size_t>(count + kLine));
+  return reinterpret_cast<float*>(
+      (reinterpret_cast<std::uintptr_t>(memory.data()) + 4 * kLine - 1) / (4 * kLine) *
+      (4 * kLine));
 }
 
 /// Rows of one kv head, and the chunks that any of them sees.
@@ -42,7 +49,7 @@ class Run {
   explicit Run(const AttentionForward& args)
       : a_(args), group_(args.H / args.kv.G), width_((args.kv.U + 15) / 16 * 16) {
     const std::int64_t widest = std::max(args.kv.K, width_);
-    tile_rows_ = widest <= 128 ? kTileRows : widest <= 256 ? kTileRows / 2 : kTileRows / 4;
+    tile_rows_ = widest <= 128 ? kTileRows : kTileRows / 4 * 3;
     for (std::int64_t b = 0; b < a_.B; ++b)
       for (std::int64_t g = 0; g < a_.kv.G; ++g) add_blocks(b, g);
     cut_blocks();
@@ -64,9 +71,11 @@ class Run {
   std::int64_t count(const Block& block) const {
     return (block.rows.last - block.rows.first) * group_;
   }
-  std::int64_t state_floats(const Block& block) const { return count(block) * (width_ + 2); }
+  std::int64_t state_floats(const Block& block) const {
+    return count(block) * width_ + lines(2 * count(block));
+  }
   SoftmaxState state_at(float* memory, std::int64_t rows) const {
-    return {memory, memory + rows, memory + 2 * rows};
+    return {memory + rows * width_, memory + rows * (width_ + 1), memory};
   }
 
   double cost(const Piece& piece) const {
@@ -136,8 +145,8 @@ class Run {
 
   void compute(const Piece& piece) {
     const Block& block = blocks_[piece.block];
-    const std::int64_t rows = count(block), own = attention_scratch(rows, a_.kv.K, width_),
-                       queries = rows * a_.kv.K;
+    const std::int64_t rows = count(block), own = lines(attention_scratch(rows, a_.kv.K, width_)),
+                       queries = lines(rows * a_.kv.K);
     const auto kernel = QUIRE_FOR_ISA(attention_chunk);
     if (block.split) {
       float* memory = scratch(own + queries);
