@@ -17,7 +17,7 @@ class HeadPagedPool {
   /// spec.budget_tokens: tokens that all heads together may hold, divided by their number.
   /// spec.identity and spec.blocks.hash are not used: prefixes are shared by fork() alone.
   /// Throws  ArgumentError for sizes and dtypes as PagedPool does; for layers of different K or U;
-  ///         for i8, whose scales lie apart by head; and for a window, slopes or a mask, which go by
+  ///         for i8, whose scales lie apart by head; for a window, slopes or a mask, which go by
   ///         positions that kept keys no longer have. OutOfMemory (no address range).
   explicit HeadPagedPool(PagedSpec spec);
   ~HeadPagedPool();

@@ -70,7 +70,7 @@ Tensor head_row(const Tensor& x, std::int64_t n, std::int64_t g, std::int64_t gr
   return x.slice(0, n, n + 1).slice(1, g * group, (g + 1) * group).contiguous_copy();
 }
 
-/// What each kv head answers to the last row of `next` when it holds rows `kept[layer][g]` of `all`.
+/// What each kv head answers to the last row of `next` when it holds `kept[layer][g]` of `all`.
 std::vector<float> expected_after(const std::vector<LayerSpec>& layers, DType kv, const Step& all,
                                   const std::vector<std::vector<Indices>>& kept, const Step& next) {
   std::vector<float> out;
