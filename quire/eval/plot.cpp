@@ -15,6 +15,7 @@ namespace {
 constexpr double kPanelWidth = 460, kPanelHeight = 340;           // of the axes
 constexpr double kLeft = 74, kTop = 42, kBottom = 56, kGap = 86;  // around them
 constexpr double kLegendWidth = 176, kLegendLine = 22;
+constexpr double kLabelRoom = 48;  // a point this near to the right edge has its label at its left
 
 // Told apart also by those who do not see red and green (Okabe and Ito 2008).
 constexpr std::array<std::string_view, 8> kColours{"#0072B2", "#D55E00", "#009E73", "#CC79A7",
@@ -64,6 +65,8 @@ class Axis {
   double at(double value) const {
     return begin_ + (std::log10(value) - low_) / (high_ - low_) * (end_ - begin_);
   }
+
+  double end() const { return end_; }
 
   /// 1, 2 and 5 times powers of ten; only the powers where they would crowd.
   std::vector<double> ticks() const {
@@ -199,7 +202,10 @@ class Figure {
       const double px = x.at(point.x), py = drawn ? y.at(point.y) : bottom;
       if (drawn) path += fmt::format("{}{:.2f} {:.2f}", path.empty() ? "M" : "L", px, py);
       marks += mark(which, px, py, colour(which), !drawn);
-      if (!point.label.empty()) marks += text(px + 7, py - 7, "start", point.label, 11);
+      if (!point.label.empty()) {
+        const bool inside = px + kLabelRoom < x.end();
+        marks += text(inside ? px + 7 : px - 7, py - 7, inside ? "start" : "end", point.label, 11);
+      }
     }
     if (!path.empty()) {
       out_ += fmt::format("<path d=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.8\"/>\n",

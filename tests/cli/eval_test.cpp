@@ -24,9 +24,9 @@ std::string some_text() {
 }
 
 std::vector<std::string> eval_arguments(const std::vector<std::string>& more) {
-  std::vector<std::string> arguments{
-      "eval", tiny_model(), "--file", some_text(), "--positions", "24",        "--tokens",
-      "200",  "--tasks",    "none",   "--mode",    "exact",       "--threads", "1"};
+  std::vector<std::string> arguments{"eval", tiny_model(), "--file",    some_text(), "--positions",
+                                     "24",   "--tokens",   "200",       "--tasks",   "none",
+                                     "--kv", "f32",        "--threads", "1"};
   arguments.insert(arguments.end(), more.begin(), more.end());
   return arguments;
 }
@@ -67,6 +67,7 @@ TEST(Eval, PrintsOneObjectWithARowForEachCacheAndBudget) {
     EXPECT_GE(interval[1].as_double(), figure(row, "kl_mean"));
     EXPECT_GT(figure(row, "tok_s"), 0);
   }
+  EXPECT_EQ(out.find("mode")->as_string(), "exact") << "unless told otherwise";
   EXPECT_EQ(rows[0].find("cache")->as_string(), "full");
   EXPECT_TRUE(rows[0].find("budget")->is_null());
   EXPECT_EQ(figure(rows[0], "kl_mean"), 0) << "exactly";
