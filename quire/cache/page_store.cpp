@@ -5,13 +5,12 @@
 #include <utility>
 
 #include "quire/base/error.h"
+#include "quire/ops/attention/kv_format.h"
 
 namespace quire::cache {
 namespace {
 
 constexpr std::uint64_t kAlignment = 64;
-
-std::uint64_t element_bytes(DType kv) { return size_of(kv); }
 
 std::int64_t padded(std::uint64_t bytes) {
   return static_cast<std::int64_t>((bytes + kAlignment - 1) / kAlignment * kAlignment);
@@ -26,13 +25,12 @@ std::int64_t page_bytes(const std::vector<LayerSpec>& layers, std::int64_t pages
                         DType kv) {
   QUIRE_CHECK(pages > 0 && Z > 0 && Z <= (1 << 20), "a pool of ", pages, " pages of ", Z,
               " tokens; it needs at least one, and pages of at most ", 1 << 20);
-  QUIRE_CHECK(kv == DType::kF32 || kv == DType::kF16 || kv == DType::kBF16 || kv == DType::kI8,
-              "a cache of ", to_string(kv), "; it may be f32, bf16, f16 or i8");
+  QUIRE_CHECK(stores_kv(kv), "a cache of ", to_string(kv), "; it may be ", kv_formats());
   std::int64_t bytes = 0;
   for (const LayerSpec& s : layers) {
     check(s);
-    bytes += padded(checked_bytes(Z, s.G, s.K, element_bytes(kv))) +
-             padded(checked_bytes(Z, s.G, s.U, element_bytes(kv)));
+    bytes += padded(checked_bytes(Z, s.G, kv_row_bytes(kv, s.K), 1)) +
+             padded(checked_bytes(Z, s.G, kv_row_bytes(kv, s.U), 1));
   }
   return bytes;
 }
@@ -48,12 +46,13 @@ PageStore::PageStore(std::vector<LayerSpec> layers, std::int64_t pages, std::int
       data_(checked_bytes(pages, 1, data_bytes_, 1), Reserved::Commit::kLarge) {
   std::int64_t at = 0;
   for (const LayerSpec& s : layers_) {
-    const std::uint64_t scales = kv == DType::kI8 ? checked_bytes(pages, Z, s.G, sizeof(float)) : 0;
+    const std::int64_t scale = kv_scale_bytes(kv);
+    const std::uint64_t scales = checked_bytes(pages, Z, s.G * scale, 1);
     Layer layer{at, 0, Reserved(scales), Reserved(scales)};
-    at += padded(checked_bytes(Z, s.G, s.K, element_bytes(kv)));
+    at += padded(checked_bytes(Z, s.G, kv_row_bytes(kv, s.K), 1));
     layer.v = at;
-    at += padded(checked_bytes(Z, s.G, s.U, element_bytes(kv)));
-    if (kv == DType::kI8) scale_bytes_ += 2 * Z * s.G * static_cast<std::int64_t>(sizeof(float));
+    at += padded(checked_bytes(Z, s.G, kv_row_bytes(kv, s.U), 1));
+    scale_bytes_ += 2 * Z * s.G * scale;
     places_.push_back(std::move(layer));
   }
 }
@@ -67,11 +66,12 @@ const PageStore::Layer& PageStore::layer_at(std::int64_t layer) const {
 KvPages PageStore::pages(std::int64_t layer) const {
   const Layer& at = layer_at(layer);
   const LayerSpec& s = layers_[static_cast<std::size_t>(layer)];
-  const std::int64_t page = data_bytes_ / static_cast<std::int64_t>(element_bytes(kv_));
+  const std::int64_t page = data_bytes_ / kv_unit_bytes(kv_), k_row = kv_row_stride(kv_, s.K),
+                     v_row = kv_row_stride(kv_, s.U);
   return {data_.data() + at.k,
           data_.data() + at.v,
-          {page, s.K, Z_ * s.K},
-          {page, s.U, Z_ * s.U},
+          {page, k_row, Z_ * k_row},
+          {page, v_row, Z_ * v_row},
           k_layout(),
           kv_,
           reinterpret_cast<float*>(at.k_scale.data()),
@@ -90,7 +90,6 @@ std::span<std::byte> PageStore::data(std::int32_t page) const {
 }
 
 void PageStore::copy_tokens(const std::byte* from, std::byte* to, std::int64_t slots) const {
-  const auto e = static_cast<std::int64_t>(element_bytes(kv_));
   const auto part = [&](std::int64_t at, std::int64_t bytes) {
     std::memcpy(to + at, from + at, static_cast<std::size_t>(bytes));
   };
@@ -99,11 +98,15 @@ void PageStore::copy_tokens(const std::byte* from, std::byte* to, std::int64_t s
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     const LayerSpec& s = layers_[i];
     for (std::int64_t g = 0; g < s.G; ++g) {
-      const std::int64_t k = places_[i].k + g * Z_ * s.K * e;
-      part(k, whole * s.K * e);
-      for (std::int64_t d = 0; whole < slots && d < s.K; ++d)
-        part(k + (whole * s.K + d * 16) * e, (slots - whole) * e);
-      part(places_[i].v + g * Z_ * s.U * e, slots * s.U * e);
+      const std::int64_t k_row = kv_row_bytes(kv_, s.K), v_row = kv_row_bytes(kv_, s.U),
+                         k = places_[i].k + g * Z_ * k_row;
+      part(k, whole * k_row);
+      if (whole < slots) {
+        each_kv_lane_part(kv_, s.K, [&](std::int64_t at, std::int64_t lane_bytes) {
+          part(k + whole * k_row + at, (slots - whole) * lane_bytes);
+        });
+      }
+      part(places_[i].v + g * Z_ * v_row, slots * v_row);
     }
   }
 }
@@ -149,10 +152,7 @@ void PageStore::set_scales(std::int32_t page, std::span<const std::byte> from) {
 
 std::int64_t PageStore::bytes_per_token() const {
   std::int64_t bytes = 0;
-  for (const LayerSpec& s : layers_) {
-    bytes += s.G * (s.K + s.U) * static_cast<std::int64_t>(element_bytes(kv_));
-    if (kv_ == DType::kI8) bytes += s.G * 2 * static_cast<std::int64_t>(sizeof(float));
-  }
+  for (const LayerSpec& s : layers_) bytes += kv_bytes_per_token(kv_, s.G, s.K, s.U);
   return bytes;
 }
 

@@ -15,7 +15,7 @@ namespace quire::cache {
 /// What the pages of a pool hold, and how many there are.
 struct PagedSpec {
   std::vector<LayerSpec> layers;
-  DType kv = DType::kF32;          // f32, bf16, f16 or i8
+  DType kv = DType::kF32;          // what stores_kv() says
   std::int64_t budget_tokens = 0;  // of all sequences together, rounded up to whole pages
   std::int64_t page_tokens = 64;   // >= 1; multiples of 64 are read in place, others are copied
   /// What computed the keys: model, mode, rope. Prefixes are found only under the same name.

@@ -13,6 +13,7 @@
 #include "quire/base/json.h"
 #include "quire/base/thread_pool.h"
 #include "quire/cache/page_store.h"
+#include "quire/ops/attention/kv_format.h"
 
 namespace quire::cache {
 namespace {
@@ -186,12 +187,12 @@ void SavedCache::read_header(std::span<const std::byte> json) {
   k_layout_ = text("k_layout");
   const std::string kv = text("kv");
   bool is_known = false;
-  for (const DType type : {DType::kF32, DType::kF16, DType::kBF16, DType::kI8}) {
+  for (const DType type : kKvForms) {
     if (kv != to_string(type)) continue;
     info_.kv = type;
     is_known = true;
   }
-  if (!is_known) refuse(concat("key kv is '", kv, "'; it may be f32, bf16, f16 or i8"));
+  if (!is_known) refuse(concat("key kv is '", kv, "'; it may be ", kv_formats()));
   info_.tokens = integer(member("tokens"), "tokens", 1);
   info_.page_tokens = integer(member("page_tokens"), "page_tokens", 1);
   info_.created = integer(member("created"), "created", 0);

@@ -12,6 +12,7 @@
 
 #include "quire/base/error.h"
 #include "quire/base/thread_pool.h"
+#include "quire/ops/attention/attention_check.h"
 #include "quire/ops/attention/attention_kernel.h"
 #include "quire/tensor/dims.h"
 
@@ -218,7 +219,7 @@ Tensor shared_attention(const Tensor& q_NHK, const Tensor& start_J, const KvView
   QUIRE_CHECK(dims['K'] == kv.K && dims['H'] % kv.G == 0, "q_NHK is ", to_string(q_NHK.shape()),
               ", but kv has G = ", kv.G, " and K = ", kv.K);
   check_shared(start_J, kv, shared);
-  const Tensor q = q_NHK.contiguous_copy();
+  const Tensor q = queries_for(kv, q_NHK);
   Tensor out_NHU = Tensor::empty({dims['N'], dims['H'], kv.U}, DType::kF32);
   AttentionSpec plain = spec;
   if (plain.scale == 0) plain.scale = 1.0 / std::sqrt(static_cast<double>(kv.K));

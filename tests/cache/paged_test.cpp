@@ -26,7 +26,8 @@ using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-constexpr DType kStored[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kI8};
+constexpr DType kStored[] = {DType::kF32, DType::kF16, DType::kBF16,
+                             DType::kI8,  DType::kI4,  DType::kI4H};
 using Ids = std::vector<std::int32_t>;
 
 std::vector<LayerSpec> some_layers() { return {layer_of(4, 2, 32, 32), layer_of(3, 1, 20, 12)}; }
@@ -545,8 +546,10 @@ TEST(PagedCache, counts_bytes_by_page) {
     EXPECT_EQ(cache.bytes(), 0);
     feed(cache, random_step(rng, layers, 17));
     EXPECT_EQ(cache.bytes(), 32 * cache.bytes_per_token());
-    EXPECT_EQ(cache.bytes_per_token(),
-              2 * 32 * static_cast<std::int64_t>(size_of(kv)) + (kv == DType::kI8 ? 16 : 0));
+    const bool is_i4 = kv == DType::kI4 || kv == DType::kI4H;
+    EXPECT_EQ(cache.bytes_per_token(), is_i4 ? 2 * (12 + 12)
+                                             : 2 * 32 * static_cast<std::int64_t>(size_of(kv)) +
+                                                   (kv == DType::kI8 ? 16 : 0));
   }
 }
 

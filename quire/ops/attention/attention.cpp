@@ -8,8 +8,6 @@
 namespace quire {
 namespace {
 
-Tensor in_f32(const Tensor& x) { return x.dtype() == DType::kF32 ? x : x.to(DType::kF32); }
-
 template <class T>
 AttentionResult merged(const AttentionResult& a, const AttentionResult& b, DType dtype) {
   const auto plain = [&](const Tensor& x) {
@@ -27,7 +25,7 @@ AttentionResult merged(const AttentionResult& a, const AttentionResult& b, DType
 
 AttentionResult attention_f64(const Tensor& q_NHK, const Tensor& start, const KvView& kv,
                               const AttentionSpec& spec) {
-  const Tensor q = q_NHK.contiguous_copy();
+  const Tensor q = queries_for(kv, q_NHK);
   const std::int64_t N = q.size(0), H = q.size(1);
   AttentionResult result{Tensor::empty({N, H, kv.U}, DType::kF64),
                          Tensor::empty({N, H}, DType::kF64)};
@@ -46,7 +44,7 @@ AttentionResult attention(const Tensor& q_NHK, const Tensor& start_J, const KvVi
   const AttentionSpec plain = checked_attention(q_NHK, start, kv, spec);
   if (kv.dtype == DType::kF64) return attention_f64(q_NHK, start, kv, plain);
 
-  const Tensor q = in_f32(q_NHK).contiguous_copy();
+  const Tensor q = queries_for(kv, q_NHK);
   AttentionResult result{Tensor::empty({dims['N'], dims['H'], kv.U}, DType::kF32),
                          Tensor::empty({dims['N'], dims['H']}, DType::kF32)};
   kernel::attention_cpu({q.data<float>(), start.data<std::int32_t>(), kv, plain,

@@ -367,7 +367,7 @@ void clear_floats(float* p, std::int64_t n) {
 /// Keys and values of the unit into tiles.
 void gather_unit(Job& job, float* rows) {
   const KvView& kv = job.a.kv;
-  with_load(kv.dtype, [&](auto load) {
+  with_stored(kv.dtype, [&](auto load) {
     using Load = decltype(load);
     gather_rows<Load>(value_side(kv), job.unit, job.g, rows);
     scale_rows(kv, value_side(kv), job.unit, job.g, rows);

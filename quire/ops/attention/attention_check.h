@@ -14,4 +14,8 @@ namespace quire {
 AttentionSpec checked_attention(const Tensor& q_NHK, const Tensor& start_J, const KvView& kv,
                                 const AttentionSpec& spec);
 
+/// The queries as the kernels want them for these pages: contiguous, f32 (f64 for f64), and turned
+/// where the keys are (i4h).
+Tensor queries_for(const KvView& kv, const Tensor& q_NHK);
+
 }  // namespace quire

@@ -268,15 +268,15 @@ Ahead look_ahead(const KvView& kv, std::int64_t b, std::int64_t g, std::int64_t 
   Tile next{};
   next.begin = 0;
   next.end = left < kTileKeys ? static_cast<int>(left) : kTileKeys;
-  with_load(kv.dtype, [&](auto load) {
+  with_stored(kv.dtype, [&](auto load) {
     using Load = decltype(load);
     find_rows<Load>(kv, b, g, first_slot, next, ahead.rows);
-    ahead.k_bytes = kv.K * Load::kBytes;
-    ahead.v_bytes = kv.U * Load::kBytes;
+    ahead.k_bytes = stored_bytes<Load>(kv.K);
+    ahead.v_bytes = stored_bytes<Load>(kv.U);
     if (kv.k_layout != KLayout::kBlocks) return;
     // Of 16 keys in a block each asks for a sixteenth of it.
     for (int lane = 0; lane < next.end; ++lane)
-      ahead.rows.k[lane] += (first_slot + lane) % 16 * (kv.K - 1) * Load::kBytes;
+      ahead.rows.k[lane] += (first_slot + lane) % 16 * (ahead.k_bytes - Load::kBytes);
   });
   ahead.end = next.end;
   ahead.step = static_cast<int>((next.end + strips - 1) / strips);
@@ -341,7 +341,7 @@ bool attention_chunk(const AttentionForward& args, const AttentionRows& rows, st
     const bool borrowed =
         rows.last - rows.first == 1 && borrow(kv, rows.b, rows.g, first_slot, ahead, tile);
     if (!borrowed) {
-      with_load(kv.dtype, [&](auto load) {
+      with_stored(kv.dtype, [&](auto load) {
         gather<decltype(load)>(kv, rows.b, rows.g, first_slot, tile, memory, width);
       });
     }
