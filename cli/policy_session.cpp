@@ -28,9 +28,10 @@ bool is_policy(const CacheChoice& choice) {
 }
 
 void check_policy(const CacheChoice& choice, bool forks) {
-  QUIRE_CHECK(!forks && !choice.save && !choice.load, "--cache ", choice.kind,
-              " is not made of pages; leave it out with --questions, --save-cache and "
-              "--load-cache");
+  QUIRE_CHECK(!forks && !choice.save && !choice.load && !choice.memory.ram && !choice.memory.disk,
+              "--cache ", choice.kind,
+              " is not made of pages; leave it out with --questions, --cache-ram, --cache-disk, "
+              "--save-cache and --load-cache");
   QUIRE_CHECK(choice.budget || choice.budget_share, "--cache ", choice.kind,
               " needs a --budget: N tokens, or N% of the documents");
   const std::int64_t floor = cache::make_policy(choice.kind)->floor_tokens();

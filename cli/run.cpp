@@ -251,12 +251,13 @@ std::int64_t tokens_needed(const RunArguments& a, const Prompts& prompts, std::i
 /// What fits into memory of what would be needed; some questions then wait for others.
 std::int64_t budget_that_fits(const RunArguments& a, const model::ModelFile& file, DType kv,
                               std::int64_t needed) {
-  const model::MemoryPlan plan = file.plan(needed, kv);
-  if (a.sources.questions && plan.available > 0 && plan.total > plan.available) {
+  const std::int64_t ram = a.cache.memory.ram.value_or(0);
+  const model::MemoryPlan plan = limited_plan(file, needed, kv, ram);
+  if (ram == 0 && a.sources.questions && plan.available > 0 && plan.total > plan.available) {
     const std::int64_t left = plan.available - plan.weights - plan.work;
     if (left > plan.cache_per_token) return left / plan.cache_per_token;
   }
-  check_fits(file, needed, kv);
+  check_fits(file, needed, kv, ram);
   return needed;
 }
 
@@ -287,6 +288,7 @@ int run(Arguments arguments) {
               ": there is no document that it could leave anything of; give --file or --ids");
   const std::int64_t needed = tokens_needed(a, prompts, context);
   const std::int64_t budget = budget_that_fits(a, *file, kv, needed);
+  check_memory(a.cache, saved.get(), *file, kv, budget);
   apply(a.common);
   const Loaded loaded = load_model(file, a.common);
   if (stop_signal() != 0) return signal_exit_code();

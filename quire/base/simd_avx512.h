@@ -129,8 +129,7 @@ QUIRE_INLINE F32 repeat_f16(const void* p) {
 }
 /// The lower and the upper 4 bits of 16 bytes.
 QUIRE_INLINE void load_nibbles(const void* p, F32& low, F32& high) {
-  const __m512i bytes =
-      _mm512_cvtepu8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+  const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p)));
   low.v = _mm512_cvtepi32_ps(_mm512_and_si512(bytes, _mm512_set1_epi32(15)));
   high.v = _mm512_cvtepi32_ps(_mm512_srli_epi32(bytes, 4));
 }

@@ -62,6 +62,11 @@ class KvCache {
   /// Drops all tokens from `length` on. Throws ArgumentError when it has fewer.
   virtual void truncate(std::int64_t length) = 0;
 
+  /// After append() or attend() threw IoError: drops the step under way and the tokens whose keys a
+  /// disk lost, with those behind them, so that they can be read again. False, and nothing is
+  /// dropped, where nothing was lost.
+  virtual bool recover();
+
   /// Takes over what is known already of the beginning of a text: an empty cache then holds the
   /// first tokens of `ids`, as if they had been read. Returns how many; 0 where a cache shares
   /// nothing.

@@ -105,6 +105,8 @@ std::vector<std::int32_t> ModelFile::stop_ids() const {
   return ids;
 }
 
+std::vector<cache::LayerSpec> ModelFile::cache_layers() const { return layers_of(config_); }
+
 MemoryPlan ModelFile::plan(std::int64_t context, DType kv) const {
   const ModelConfig& c = config_;
   MemoryPlan plan;

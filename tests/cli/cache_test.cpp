@@ -11,6 +11,7 @@
 namespace quire::test {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
 
@@ -81,6 +82,21 @@ TEST_F(CacheCommand, K7_a_budget_that_is_too_small_is_named) {
       run({"--file", document_, "--file", document_, "why", "--cache", "paged", "--budget", "1"}));
   EXPECT_EQ(ended.code, 4);
   EXPECT_THAT(ended.err, HasSubstr("budget of 64 tokens"));
+}
+
+TEST_F(CacheCommand, a_memory_limit_below_two_layers_names_the_floor_before_anything_is_loaded) {
+  const Ended ended = call(run({"--file", document_, "why", "--cache-ram", "1k"}));
+  EXPECT_EQ(ended.code, 2);
+  EXPECT_THAT(ended.err, AllOf(HasSubstr("--cache-ram is 1000"), HasSubstr("needs at least ")));
+  const std::size_t at_least = ended.err.find("at least ") + 9;
+  const std::string floor = ended.err.substr(at_least, ended.err.find(',', at_least) - at_least);
+  // Of a model of two layers that is all of it: no file is needed.
+  const std::string full = ids({"--file", document_, "why"});
+  EXPECT_EQ(ids({"--file", document_, "why", "--cache-ram", floor}), full);
+  const Json out = json(run({"--file", document_, "why", "--cache-ram", "1Gi"}));
+  EXPECT_EQ(at(out, "cache").find("tier"), nullptr);
+  EXPECT_EQ(at(at(out, "cache"), "disk_bytes").as_int(), 0);
+  EXPECT_GT(at(at(out, "cache"), "ram_bytes").as_int(), 0);
 }
 
 TEST_F(CacheCommand, I11_answers_are_those_that_are_given_alone) {
@@ -239,6 +255,11 @@ TEST_F(CacheCommand, refuses_options_that_contradict_each_other) {
   const std::string file = scratch_file("questions", "why\n");
   refused({"why", "--cache", "full", "--save-cache", "x"}, "--cache full");
   refused({"why", "--budget", "100"}, "--budget");
+  refused({"why", "--cache", "full", "--cache-ram", "1M"}, "--cache full");
+  refused({"why", "--cache-disk", "/tmp"}, "--cache-ram too");
+  refused({"why", "--cache-ram", "0"}, "--cache-ram");
+  refused({"why", "--cache-ram", "1M", "--cache-disk", "/tmp:7X"}, "--cache-disk");
+  refused({"why", "--cache-ram", "1M", "--cache-disk", ":7M"}, "names no folder");
   refused({"why", "--questions", file}, "PROMPT and --questions");
   refused({"why", "--file", document_, "--save-cache", "x y"}, "cannot name");
   refused({"why", "--file", document_, "--save-cache", ".hidden"}, "cannot name");

@@ -3,6 +3,8 @@
 #include "quire/base/error.h"
 #include "quire/ops/attention/attention_check.h"
 #include "quire/ops/attention/attention_kernel.h"
+#include "quire/ops/attention/shared_attention.h"
+#include "quire/ops/attention/shared_attention_kernel.h"
 #include "quire/tensor/dims.h"
 
 namespace quire {
@@ -47,9 +49,17 @@ AttentionResult attention(const Tensor& q_NHK, const Tensor& start_J, const KvVi
   const Tensor q = queries_for(kv, q_NHK);
   AttentionResult result{Tensor::empty({dims['N'], dims['H'], kv.U}, DType::kF32),
                          Tensor::empty({dims['N'], dims['H']}, DType::kF32)};
-  kernel::attention_cpu({q.data<float>(), start.data<std::int32_t>(), kv, plain,
-                         result.out_NHU.mutable_data<float>(), result.lse_NH.mutable_data<float>(),
-                         dims['J'] - 1, dims['N'], dims['H']});
+  const kernel::AttentionForward args{q.data<float>(),
+                                      start.data<std::int32_t>(),
+                                      kv,
+                                      plain,
+                                      result.out_NHU.mutable_data<float>(),
+                                      result.lse_NH.mutable_data<float>(),
+                                      dims['J'] - 1,
+                                      dims['N'],
+                                      dims['H']};
+  const std::int64_t shared = shared_keys(start, kv, plain);
+  shared > 0 ? kernel::shared_attention_cpu(args, shared) : kernel::attention_cpu(args);
   if (q_NHK.dtype() != DType::kF32) result.out_NHU = result.out_NHU.to(q_NHK.dtype());
   return result;
 }

@@ -295,7 +295,8 @@ QUIRE_INLINE bool find_runs(const KvView& kv, std::int64_t b, std::int64_t g,
 QUIRE_INLINE bool borrow(const KvView& kv, std::int64_t b, std::int64_t g, std::int64_t first_slot,
                          std::int64_t ahead, Tile& tile) {
   Runs runs, next;
-  if (is_i4(kv.dtype) || tile.begin != 0 || kv.U % 16 != 0 || !find_runs(kv, b, g, first_slot, tile.end, runs))
+  if (is_i4(kv.dtype) || tile.begin != 0 || kv.U % 16 != 0 ||
+      !find_runs(kv, b, g, first_slot, tile.end, runs))
     return false;
   const bool blocks = kv.k_layout == KLayout::kBlocks;
   const bool more =
