@@ -17,9 +17,9 @@ cache::Budget budget_of(const CacheChoice& choice) {
 
 std::vector<std::string> cache_kinds() {
   std::vector<std::string> out{"full", "paged"};
-  // int8 is full with another --kv.
+  // The others are full with another --kv.
   for (const std::string& name : cache::policy_names())
-    if (name != "full" && name != "int8") out.push_back(name);
+    if (!cache::keeps_everything(name)) out.push_back(name);
   return out;
 }
 

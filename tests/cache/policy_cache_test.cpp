@@ -38,7 +38,11 @@ TEST(PolicyCache, a_budget_that_covers_the_context_gives_the_bits_of_a_contiguou
       const Step all = random_step(rng, layers, 320);
       const Budget budget = kv == DType::kF32 ? Budget{.tokens = 1000} : Budget{.fraction = 1};
       const auto cache = make_policy_cache(name, budget, layers, 320, kv);
-      ContiguousCache exact(layers, 320, name == "int8" ? DType::kI8 : kv);
+      ContiguousCache exact(layers, 320,
+                            name == "int8"    ? DType::kI8
+                            : name == "int4"  ? DType::kI4
+                            : name == "int4h" ? DType::kI4H
+                                              : kv);
       for (const auto& [begin, end] : {std::pair{0, 170}, {170, 300}, {300, 301}, {301, 320}}) {
         if (begin == 300) cache->end_reading();
         const Step step = part(all, begin, end);
@@ -445,7 +449,7 @@ TEST(PolicyCache, one_reading_serves_many_policies) {
     feed(reader, part(all, 0, 77));
     feed(reader, part(all, 77, 140));
     for (const std::string& name : policy_names()) {
-      if (name == "full" || name == "int8") continue;  // contiguous caches
+      if (keeps_everything(name)) continue;  // contiguous caches
       const auto cache = reader.with(make_policy(name), {.tokens = 68});
       const auto alone = make_policy_cache(name, {.tokens = 68}, layers, 150, kv);
       feed(*alone, part(all, 0, 77));
@@ -470,7 +474,7 @@ TEST(PolicyCache, one_reading_serves_many_policies) {
 TEST(PolicyCache, an_answer_can_be_taken_back_and_the_next_one_has_the_bits_of_the_first) {
   const std::vector<LayerSpec> layers = some_layers();
   for (const std::string& name : policy_names()) {
-    if (name == "full" || name == "int8") continue;  // these can be cut anywhere
+    if (keeps_everything(name)) continue;  // these can be cut anywhere
     Rng rng(11);
     const Step all = random_step(rng, layers, 130);
     const auto cache = make_policy_cache(name, {.tokens = 66}, layers, 130, DType::kF16);

@@ -16,6 +16,8 @@ struct Named {
 constexpr Named kPolicies[] = {
     {"full", [] { return full_policy(); }},
     {"int8", [] { return full_policy(); }},
+    {"int4", [] { return full_policy(); }},
+    {"int4h", [] { return full_policy(); }},
     {"window", [] { return window_policy(); }},
     {"oracle", [] { return oracle_policy(); }},
     {"random", [] { return random_policy(); }},
@@ -25,7 +27,18 @@ constexpr Named kPolicies[] = {
     {"expected_attention", [] { return expected_attention_policy(); }},
 };
 
+DType stored_as(std::string_view name, DType kv) {
+  return name == "int8"    ? DType::kI8
+         : name == "int4"  ? DType::kI4
+         : name == "int4h" ? DType::kI4H
+                           : kv;
+}
+
 }  // namespace
+
+bool keeps_everything(std::string_view name) {
+  return name == "full" || stored_as(name, DType::kF32) != DType::kF32;
+}
 
 const std::vector<std::string>& policy_names() {
   static const std::vector<std::string> names = [] {
@@ -50,9 +63,8 @@ std::unique_ptr<KvCache> make_policy_cache(std::string_view name, const Budget& 
                                            std::vector<LayerSpec> layers, std::int64_t capacity,
                                            DType kv, Measure measure) {
   static_cast<void>(budget.of(capacity));
-  if (name == "full" || name == "int8")
-    return std::make_unique<ContiguousCache>(std::move(layers), capacity,
-                                             name == "int8" ? DType::kI8 : kv);
+  if (keeps_everything(name))
+    return std::make_unique<ContiguousCache>(std::move(layers), capacity, stored_as(name, kv));
   return std::make_unique<PolicyCache>(std::move(layers), make_policy(name), budget, capacity, kv,
                                        measure);
 }
