@@ -225,7 +225,7 @@ int bench(Arguments arguments) {
                    "Contexts to write at [0,512,4000,7000]");
   options.integer("--rounds", a.rounds, {1, kMostRounds}, "Medians of so many [3]");
   options.flag("--smoke", a.smoke, "Tiny sizes, one round: only whether it works");
-  options.text("--kv", "f32|bf16|f16|i8", a.common.kv, "Type of the cache [f32 exact, f16 fast]");
+  add_kv(options, a.common);
   add_compute(options, a.common);
   add_output(options, a.common);
   if (!options.parse(arguments)) return kOk;

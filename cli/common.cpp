@@ -1,18 +1,14 @@
 #include "cli/common.h"
 
-#include <array>
-#include <utility>
-
 #include "quire/base/error.h"
 #include "quire/base/thread_pool.h"
+#include "quire/ops/attention/kv_format.h"
 
 namespace quire::cli {
 namespace {
 
 constexpr std::int64_t kMostThreads = 1024;
 constexpr std::int64_t kMostTokens = std::int64_t{1} << 40;
-constexpr std::array<std::pair<const char*, DType>, 4> kKvTypes{
-    {{"f32", DType::kF32}, {"bf16", DType::kBF16}, {"f16", DType::kF16}, {"i8", DType::kI8}}};
 
 }  // namespace
 
@@ -25,14 +21,21 @@ void add_output(Options& options, Common& common) {
 
 void add_compute(Options& options, Common& common) {
   options.group("Computation");
-  options.choice("--mode", common.mode, {"exact", "fast"}, "f32 or int8 activations [fast]");
+  options.choice("--mode", common.mode, {"exact", "fast"},
+                 concat("f32 or int8 activations [", common.mode, "]"));
   options.integer("--threads", common.threads, {1, kMostThreads}, "Threads [all cores]");
 }
 
 void add_cache(Options& options, Common& common) {
   options.integer("--context", common.context, {1, kMostTokens}, "Tokens [the model's context]",
                   Suffix::kSize);
-  options.text("--kv", "f32|bf16|f16|i8", common.kv, "Type of the cache [f32 exact, f16 fast]");
+  add_kv(options, common);
+}
+
+void add_kv(Options& options, Common& common) {
+  std::string unit = kv_formats();
+  for (std::size_t at; (at = unit.find(", ")) != std::string::npos;) unit.replace(at, 2, "|");
+  options.text("--kv", unit, common.kv, "Type of the cache [f32 exact, f16 fast]");
 }
 
 void apply(const Common& common) {
@@ -45,17 +48,12 @@ model::Mode mode(const Common& common) {
 
 DType kv_type(const Common& common) {
   if (!common.kv) return mode(common) == model::Mode::kExact ? DType::kF32 : DType::kF16;
-  for (const auto& [name, type] : kKvTypes) {
-    if (*common.kv == name) return type;
+  for (const DType type : kKvForms) {
+    if (*common.kv == to_string(type)) return type;
   }
-  throw ArgumentError("--kv is '" + *common.kv + "'; in this version: f32, bf16, f16, i8");
+  throw ArgumentError("--kv is '" + *common.kv + "'; in this version: " + kv_formats());
 }
 
-std::string kv_name(DType kv) {
-  for (const auto& [name, type] : kKvTypes) {
-    if (kv == type) return name;
-  }
-  return "?";
-}
+std::string kv_name(DType kv) { return std::string(to_string(kv)); }
 
 }  // namespace quire::cli

@@ -22,6 +22,7 @@ struct Common {
 void add_output(Options& options, Common& common);   // --json --quiet --verbose
 void add_compute(Options& options, Common& common);  // --mode --threads
 void add_cache(Options& options, Common& common);    // --context --kv
+void add_kv(Options& options, Common& common);       // --kv
 
 /// Gives the thread pool its size.
 void apply(const Common& common);

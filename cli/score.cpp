@@ -37,7 +37,7 @@ void declare(Options& options, ScoreArguments& a) {
   options.text("--file", "TEXT", a.file, "The text; - reads standard input");
   options.text("--ids", "FILE", a.ids, "Token ids instead of text");
   options.integer("--chunk", a.chunk, {1, kMostTokens}, "Tokens fed at once [256]");
-  options.text("--kv", "f32|bf16|f16|i8", a.common.kv, "Type of the cache [f32 exact, f16 fast]");
+  add_kv(options, a.common);
   options.group("Results");
   options.flag("--nll", a.nll, "The negative log-likelihood of each token");
   options.integers("--at", a.at, {0, kMostTokens}, "Positions whose logits --out gets");

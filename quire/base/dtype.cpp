@@ -18,6 +18,9 @@ std::size_t size_of(DType dtype) {
     case DType::kU8:
     case DType::kBool:
       return 1;
+    case DType::kI4:
+    case DType::kI4H:
+      break;
   }
   return 0;
 }
@@ -44,6 +47,10 @@ std::string_view to_string(DType dtype) {
       return "u8";
     case DType::kBool:
       return "bool";
+    case DType::kI4:
+      return "i4";
+    case DType::kI4H:
+      return "i4h";
   }
   return "?";
 }

@@ -127,6 +127,18 @@ QUIRE_INLINE F32 load_u8(const void* p) {
   return {
       _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p))))};
 }
+/// One half, 16 times.
+QUIRE_INLINE F32 repeat_f16(const void* p) {
+  std::int16_t bits;
+  __builtin_memcpy(&bits, p, 2);
+  return {_mm512_cvtph_ps(_mm256_set1_epi16(bits))};
+}
+/// The lower and the upper 4 bits of 16 bytes.
+QUIRE_INLINE void load_nibbles(const void* p, F32& low, F32& high) {
+  const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+  low.v = _mm512_cvtepi32_ps(_mm512_and_si512(bytes, _mm512_set1_epi32(15)));
+  high.v = _mm512_cvtepi32_ps(_mm512_srli_epi32(bytes, 4));
+}
 /// Round to nearest, ties to even.
 QUIRE_INLINE void store_f16(void* p, F32 x) {
   _mm256_storeu_si256(static_cast<__m256i*>(p),

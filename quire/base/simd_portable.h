@@ -115,6 +115,14 @@ QUIRE_INLINE F32 load_i8(const void* p) {
 QUIRE_INLINE F32 load_u8(const void* p) {
   QUIRE_LANES(static_cast<float>(read<std::uint8_t>(p, i)));
 }
+QUIRE_INLINE F32 repeat_f16(const void* p) { return set1(to_float(read<Half>(p, 0))); }
+QUIRE_INLINE void load_nibbles(const void* p, F32& low, F32& high) {
+  for (int i = 0; i < 16; ++i) {
+    const std::uint8_t byte = read<std::uint8_t>(p, i);
+    low.v[i] = static_cast<float>(byte & 15);
+    high.v[i] = static_cast<float>(byte >> 4);
+  }
+}
 QUIRE_INLINE void store_f16(void* p, F32 x) {
   for (int i = 0; i < 16; ++i) {
     const Half half = to_half(x.v[i]);

@@ -4,6 +4,7 @@
 
 #include "quire/base/error.h"
 #include "quire/cache/reserved.h"
+#include "quire/ops/attention/kv_format.h"
 #include "quire/ops/attention/kv_write.h"
 
 namespace quire::cache {
@@ -30,7 +31,8 @@ struct ContiguousCache::Impl {
     return layers[static_cast<std::size_t>(layer)];
   }
   PageStrides strides(std::int64_t size, std::int64_t heads) const {
-    return {slots * size * heads, size, slots * size};
+    const std::int64_t row = kv_row_stride(kv, size);
+    return {slots * row * heads, row, slots * row};
   }
   KvPages pages(const Layer& layer) const {
     const LayerSpec& s = layer.spec;
@@ -54,19 +56,18 @@ ContiguousCache::ContiguousCache(std::vector<LayerSpec> layers, std::int64_t cap
     : impl_(std::make_unique<Impl>()) {
   QUIRE_CHECK(capacity > 0 && capacity < (std::int64_t{1} << 40), "a cache for ", capacity,
               " tokens; it must hold at least one");
-  QUIRE_CHECK(kv == DType::kF32 || kv == DType::kF16 || kv == DType::kBF16 || kv == DType::kI8,
-              "a cache of ", to_string(kv), "; it may be f32, bf16, f16 or i8");
+  QUIRE_CHECK(stores_kv(kv), "a cache of ", to_string(kv), "; it may be ", kv_formats());
   impl_->capacity = capacity;
   impl_->slots = (capacity + kSlotUnit - 1) / kSlotUnit * kSlotUnit;
   impl_->kv = kv;
   for (LayerSpec& s : layers) {
     QUIRE_CHECK(s.H > 0 && s.G > 0 && s.K > 0 && s.U > 0 && s.H % s.G == 0,
                 "a cache layer has H = ", s.H, ", G = ", s.G, ", K = ", s.K, ", U = ", s.U);
-    const std::uint64_t scales =
-        kv == DType::kI8 ? checked_bytes(impl_->slots, s.G, 1, sizeof(float)) : 0;
-    impl_->layers.push_back({s, Reserved(checked_bytes(impl_->slots, s.G, s.K, size_of(kv))),
-                             Reserved(checked_bytes(impl_->slots, s.G, s.U, size_of(kv))),
-                             Reserved(scales), Reserved(scales)});
+    const auto bytes = [&](std::int64_t row) { return checked_bytes(impl_->slots, s.G, row, 1); };
+    const std::uint64_t scales = bytes(kv_scale_bytes(kv));
+    impl_->layers.push_back({s, Reserved(bytes(kv_row_bytes(kv, s.K))),
+                             Reserved(bytes(kv_row_bytes(kv, s.U))), Reserved(scales),
+                             Reserved(scales)});
   }
 }
 
@@ -124,12 +125,8 @@ void ContiguousCache::truncate(std::int64_t length) {
 
 std::int64_t ContiguousCache::bytes_per_token() const {
   std::int64_t bytes = 0;
-  for (const Layer& layer : impl_->layers) {
-    bytes += layer.spec.G * (layer.spec.K + layer.spec.U) *
-             static_cast<std::int64_t>(size_of(impl_->kv));
-    if (impl_->kv == DType::kI8)
-      bytes += layer.spec.G * 2 * static_cast<std::int64_t>(sizeof(float));
-  }
+  for (const Layer& layer : impl_->layers)
+    bytes += kv_bytes_per_token(impl_->kv, layer.spec.G, layer.spec.K, layer.spec.U);
   return bytes;
 }
 

@@ -14,7 +14,7 @@ namespace quire::cache {
 /// (KLayout::kBlocks), values in rows, head by head.
 class ContiguousCache : public KvCache {
  public:
-  /// kv: f32, bf16, f16 or i8. Throws ArgumentError (sizes, dtype), OutOfMemory (no address range).
+  /// kv: what stores_kv() says. Throws ArgumentError (sizes, dtype), OutOfMemory (no address range).
   ContiguousCache(std::vector<LayerSpec> layers, std::int64_t capacity, DType kv);
   ~ContiguousCache() override;
 

@@ -7,6 +7,7 @@
 #include "quire/model/available_memory.h"
 #include "quire/model/gguf_weights.h"
 #include "quire/model/llama.h"
+#include "quire/ops/attention/kv_format.h"
 
 namespace quire::model {
 namespace {
@@ -32,6 +33,7 @@ std::int64_t padded_bytes(const io::GgufTensor& tensor) {
 std::vector<cache::LayerSpec> layers_of(const ModelConfig& c) {
   cache::LayerSpec layer{c.H, c.G, c.K, c.U, {}};
   layer.attention.alignment = Alignment::kBottomRight;
+  layer.rope = c.rope;
   return std::vector<cache::LayerSpec>(static_cast<std::size_t>(c.L), layer);
 }
 
@@ -103,13 +105,13 @@ std::vector<std::int32_t> ModelFile::stop_ids() const {
   return ids;
 }
 
+std::vector<cache::LayerSpec> ModelFile::cache_layers() const { return layers_of(config_); }
+
 MemoryPlan ModelFile::plan(std::int64_t context, DType kv) const {
   const ModelConfig& c = config_;
   MemoryPlan plan;
   for (const io::GgufTensor& tensor : gguf_.tensors()) plan.weights += padded_bytes(tensor);
-  plan.cache_per_token = c.L * c.G * (c.K + c.U) * static_cast<std::int64_t>(size_of(kv));
-  if (kv == DType::kI8)
-    plan.cache_per_token += c.L * c.G * 2 * static_cast<std::int64_t>(sizeof(float));
+  plan.cache_per_token = c.L * kv_bytes_per_token(kv, c.G, c.K, c.U);
   plan.cache = plan.cache_per_token * context;
   // A chunk of tokens: the residual and its norm, queries, keys, values and their result, both
   // halves of the feed-forward layer; then one row of logits, and the file's form of the rows that

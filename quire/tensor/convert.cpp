@@ -94,6 +94,9 @@ void with_type(DType dtype, F&& body) {
       return body(std::uint8_t{});
     case DType::kBool:
       return body(bool{});
+    case DType::kI4:  // of no tensor
+    case DType::kI4H:
+      return;
   }
 }
 

@@ -16,6 +16,8 @@ constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
 
 // Also bounds what the strides can be: a size of 0 counts as 1.
 void check_shape(const Shape& shape, DType dtype) {
+  QUIRE_CHECK(size_of(dtype) > 0, to_string(dtype),
+              " is a form of stored keys and values; a tensor cannot have it");
   Checked bytes = size_of(dtype);
   for (const std::int64_t n : shape) {
     QUIRE_CHECK(n >= 0, "shape ", to_string(shape), " has the negative size ", n);

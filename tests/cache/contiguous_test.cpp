@@ -30,7 +30,8 @@ using test::Step;
 using testing::AllOf;
 using testing::HasSubstr;
 
-constexpr DType kStored[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kI8};
+constexpr DType kStored[] = {DType::kF32, DType::kF16, DType::kBF16,
+                             DType::kI8,  DType::kI4,  DType::kI4H};
 
 /// What a number becomes when it is stored; for i8, with the largest magnitude of its row.
 float stored(float x, DType dtype, float largest) {
@@ -77,7 +78,8 @@ std::vector<LayerSpec> some_layers() {
 
 TEST(ContiguousCache, attends_as_attention_does_over_plain_tensors) {
   const std::vector<LayerSpec> layers = some_layers();
-  for (const DType kv : kStored) {
+  // (For i4: tests/ops/attention/kv_format_test.cpp.)
+  for (const DType kv : {DType::kF32, DType::kF16, DType::kBF16, DType::kI8}) {
     Rng rng(1);
     const Step all = random_step(rng, layers, 150);
     ContiguousCache cache(layers, 150, kv);
@@ -231,8 +233,10 @@ TEST(ContiguousCache, counts_bytes) {
   const std::int64_t numbers = 2 * 32 + 2 * 32 + 3 * 96, heads = 2 + 2 + 3;
   for (const DType kv : kStored) {
     ContiguousCache cache(layers, 1'000, kv);
-    const std::int64_t each =
-        numbers * static_cast<std::int64_t>(size_of(kv)) + (kv == DType::kI8 ? heads * 2 * 4 : 0);
+    const bool is_i4 = kv == DType::kI4 || kv == DType::kI4H;
+    const std::int64_t each = is_i4 ? 2 * (12 + 12) + 2 * (14 + 10) + 3 * (40 + 20)
+                                    : numbers * static_cast<std::int64_t>(size_of(kv)) +
+                                          (kv == DType::kI8 ? heads * 2 * 4 : 0);
     EXPECT_EQ(cache.bytes_per_token(), each);
     EXPECT_EQ(cache.bytes(), 0);
     Rng rng(9);

@@ -31,7 +31,8 @@ using test::Step;
 using testing::HasSubstr;
 using Ids = std::vector<std::int32_t>;
 
-constexpr DType kStored[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kI8};
+constexpr DType kStored[] = {DType::kF32, DType::kF16, DType::kBF16,
+                             DType::kI8,  DType::kI4,  DType::kI4H};
 
 std::vector<LayerSpec> some_layers() { return {layer_of(4, 2, 16, 16), layer_of(3, 1, 20, 12)}; }
 

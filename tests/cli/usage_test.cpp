@@ -22,7 +22,7 @@ void expect_usage_error(const std::vector<std::string>& arguments, const std::st
 
 TEST(Usage, HelpFitsAScreenAndNamesEveryOption) {
   for (const char* command :
-       {"run", "chat", "info", "score", "tokenize", "template", "cache", "bench"}) {
+       {"run", "chat", "info", "score", "tokenize", "template", "eval", "cache", "bench"}) {
     const Ended ended = quire({command, "--help"});
     EXPECT_EQ(ended.code, 0) << command;
     EXPECT_EQ(ended.err, "") << command;
@@ -69,7 +69,7 @@ TEST(Usage, ValuesAreCheckedWithTheirRange) {
       {{"--max-tokens", "-1"}, "--max-tokens is '-1'"},
       {{"--mode", "quick"}, "exact, fast"},
       {{"--cache", "tiered"}, "--cache is 'tiered'; in this version: full, paged"},
-      {{"--kv", "f64"}, "--kv is 'f64'; in this version: f32, bf16, f16, i8"},
+      {{"--kv", "f64"}, "--kv is 'f64'; in this version: f32, bf16, f16, i8, i4, i4h"},
       {{"--seed"}, "--seed"},
       {{"--seed", "1", "--seed", "2"}, "--seed"}};
   for (const auto& [options, said] : cases) {

@@ -4,12 +4,12 @@
 #include "quire/base/isa.h"
 #include "quire/ops/attention/attention_check.h"
 #include "quire/ops/attention/attention_kernel.h"
+#include "quire/ops/attention/shared_attention.h"
+#include "quire/ops/attention/shared_attention_kernel.h"
 #include "quire/tensor/dims.h"
 
 namespace quire {
 namespace {
-
-Tensor in_f32(const Tensor& x) { return x.dtype() == DType::kF32 ? x : x.to(DType::kF32); }
 
 kernel::Products products_of(const Tensor& q_NHK, const KvView& kv) {
   if (q_NHK.dtype() != DType::kBF16 || kv.dtype != DType::kBF16) return kernel::Products::kF32;
@@ -33,7 +33,7 @@ AttentionResult merged(const AttentionResult& a, const AttentionResult& b, DType
 
 AttentionResult attention_f64(const Tensor& q_NHK, const Tensor& start, const KvView& kv,
                               const AttentionSpec& spec) {
-  const Tensor q = q_NHK.contiguous_copy();
+  const Tensor q = queries_for(kv, q_NHK);
   const std::int64_t N = q.size(0), H = q.size(1);
   AttentionResult result{Tensor::empty({N, H, kv.U}, DType::kF64),
                          Tensor::empty({N, H}, DType::kF64)};
@@ -52,12 +52,21 @@ AttentionResult attention(const Tensor& q_NHK, const Tensor& start_J, const KvVi
   const AttentionSpec plain = checked_attention(q_NHK, start, kv, spec);
   if (kv.dtype == DType::kF64) return attention_f64(q_NHK, start, kv, plain);
 
-  const Tensor q = in_f32(q_NHK).contiguous_copy();
+  const Tensor q = queries_for(kv, q_NHK);
   AttentionResult result{Tensor::empty({dims['N'], dims['H'], kv.U}, DType::kF32),
                          Tensor::empty({dims['N'], dims['H']}, DType::kF32)};
-  kernel::attention_cpu({q.data<float>(), start.data<std::int32_t>(), kv, plain,
-                         result.out_NHU.mutable_data<float>(), result.lse_NH.mutable_data<float>(),
-                         dims['J'] - 1, dims['N'], dims['H'], products_of(q_NHK, kv)});
+  const kernel::AttentionForward args{q.data<float>(),
+                                      start.data<std::int32_t>(),
+                                      kv,
+                                      plain,
+                                      result.out_NHU.mutable_data<float>(),
+                                      result.lse_NH.mutable_data<float>(),
+                                      dims['J'] - 1,
+                                      dims['N'],
+                                      dims['H'],
+                                      products_of(q_NHK, kv)};
+  const std::int64_t shared = shared_keys(start, kv, plain);
+  shared > 0 ? kernel::shared_attention_cpu(args, shared) : kernel::attention_cpu(args);
   if (q_NHK.dtype() != DType::kF32) result.out_NHU = result.out_NHU.to(q_NHK.dtype());
   return result;
 }

@@ -3,6 +3,7 @@
 #include "quire/base/error.h"
 #include "quire/ops/attention/attention_backward_kernel.h"
 #include "quire/ops/attention/attention_check.h"
+#include "quire/ops/attention/hadamard.h"
 #include "quire/tensor/dims.h"
 
 namespace quire {
@@ -16,9 +17,10 @@ struct Sums {
 
 void check_gradients(const AttentionGradients& gradients, const KvView& kv,
                      const AttentionSpec& spec) {
-  QUIRE_CHECK(
-      kv.dtype != DType::kI8 || (gradients.dk_pages == nullptr && gradients.dv_pages == nullptr),
-      "gradients.dk_pages and dv_pages: i8 pages have none; only queries do");
+  const bool rounded = kv.dtype == DType::kI8 || kv.dtype == DType::kI4 || kv.dtype == DType::kI4H;
+  QUIRE_CHECK(!rounded || (gradients.dk_pages == nullptr && gradients.dv_pages == nullptr),
+              "gradients.dk_pages and dv_pages: ", to_string(kv.dtype),
+              " pages have none; only queries do");
   QUIRE_CHECK(gradients.dbias == nullptr || kv.bias != nullptr,
               "gradients.dbias is given, but kv.bias is not");
   QUIRE_CHECK(gradients.dslope_H == nullptr || spec.slope_H != nullptr,
@@ -142,10 +144,13 @@ void attention_backward(AttentionGradients& gradients, const Tensor& dout_NHU,
                 ", but result.lse_NH is ", to_string(lse_NH.shape()));
     check_row_numbers(dlse_NH, "dlse_NH", q_NHK.dtype());
   }
-  const bool f64 = q_NHK.dtype() == DType::kF64;
-  (f64 ? backward_f64 : backward_f32)(gradients, dout_NHU.contiguous_copy(),
-                                      has_dlse ? dlse_NH.contiguous_copy() : Tensor(),
-                                      q_NHK.contiguous_copy(), start, kv, plain, result);
+  const bool f64 = q_NHK.dtype() == DType::kF64, turned = kv.dtype == DType::kI4H;
+  (f64 ? backward_f64 : backward_f32)(
+      gradients, dout_NHU.contiguous_copy(), has_dlse ? dlse_NH.contiguous_copy() : Tensor(),
+      turned ? queries_for(kv, q_NHK) : q_NHK.contiguous_copy(), start, kv, plain, result);
+  if (!turned) return;
+  const Tensor dq = hadamard(gradients.dq_NHK);
+  gradients.dq_NHK = q_NHK.dtype() == DType::kF32 ? dq : dq.to(q_NHK.dtype());
 }
 
 }  // namespace quire

@@ -38,6 +38,18 @@ QUIRE_INLINE void each_key(const KeyUnit& unit, F&& f) {
       f(lane, unit.runs[r].page, unit.runs[r].slot + i);
 }
 
+/// One key of a block of 16, which begins at `from`.
+template <class Load>
+QUIRE_INLINE void widen_lane(const std::byte* from, std::int64_t /*lane*/, std::int64_t n,
+                             float* to) {
+  for (std::int64_t k = 0; k < n; ++k) to[k] = one<Load>(from + 16 * k * Load::kBytes);
+}
+template <>
+QUIRE_SPECIAL void widen_lane<LoadI4>(const std::byte* from, std::int64_t lane, std::int64_t n,
+                                      float* to) {
+  widen_i4_lane(from - lane, lane, n, to, 1);
+}
+
 /// The unit's keys or values as rows of padded(width) floats, zeros after them and in the lanes up
 /// to 64; as they are stored, without scales.
 template <class Load>
@@ -49,7 +61,7 @@ void gather_rows(const Side& side, const KeyUnit& unit, std::int64_t g, float* r
         side.pages + slot_offset(side.strides, side.layout, page, slot, g) * Load::kBytes;
     store(row + stride - 16, zero());
     if (side.layout == KLayout::kRows) return widen_row<Load>(from, side.width, row);
-    for (std::int64_t k = 0; k < side.width; ++k) row[k] = one<Load>(from + 16 * k * Load::kBytes);
+    widen_lane<Load>(from, slot % 16, side.width, row);
   });
   for (std::int64_t i = unit.lanes * stride; i < kUnitKeys * stride; i += 16)
     store(rows + i, zero());

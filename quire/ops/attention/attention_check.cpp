@@ -3,6 +3,8 @@
 #include <cmath>
 
 #include "quire/base/error.h"
+#include "quire/ops/attention/hadamard.h"
+#include "quire/ops/attention/kv_format.h"
 #include "quire/ops/attention/visible.h"
 #include "quire/tensor/dims.h"
 
@@ -16,9 +18,8 @@ void check_view(const KvView& kv, std::int64_t H) {
   QUIRE_CHECK(kv.P >= 0 && kv.Z > 0 && kv.G > 0 && kv.K > 0 && kv.U > 0, "kv: P is ", kv.P, ", Z ",
               kv.Z, ", G ", kv.G, ", K ", kv.K, ", U ", kv.U, "; all but P must be positive");
   QUIRE_CHECK(H % kv.G == 0, "q_NHK: H is ", H, ", which is not a multiple of kv.G = ", kv.G);
-  QUIRE_CHECK(kv.dtype == DType::kF32 || kv.dtype == DType::kF16 || kv.dtype == DType::kBF16 ||
-                  kv.dtype == DType::kI8 || kv.dtype == DType::kF64,
-              "kv.dtype is ", to_string(kv.dtype), "; attention reads f32, f16, bf16, i8 and f64");
+  QUIRE_CHECK(stores_kv(kv.dtype) || kv.dtype == DType::kF64, "kv.dtype is ", to_string(kv.dtype),
+              "; attention reads f32, f16, bf16, i8, i4, i4h and f64");
   QUIRE_CHECK((kv.dtype == DType::kI8) == (kv.k_scale_PZG != nullptr) &&
                   (kv.dtype == DType::kI8) == (kv.v_scale_PZG != nullptr),
               "kv.dtype is ", to_string(kv.dtype),
@@ -79,6 +80,12 @@ void check_sequences(const Tensor& start_J, const KvView& kv, const AttentionSpe
 
 }  // namespace
 
+Tensor queries_for(const KvView& kv, const Tensor& q_NHK) {
+  if (kv.dtype == DType::kI4H) return hadamard(q_NHK);
+  const DType dtype = kv.dtype == DType::kF64 ? DType::kF64 : DType::kF32;
+  return (q_NHK.dtype() == dtype ? q_NHK : q_NHK.to(dtype)).contiguous_copy();
+}
+
 AttentionSpec checked_attention(const Tensor& q_NHK, const Tensor& start_J, const KvView& kv,
                                 const AttentionSpec& spec) {
   const Dims dims = QUIRE_DIMS(q_NHK, start_J);
@@ -106,6 +113,18 @@ AttentionSpec checked_attention(const Tensor& q_NHK, const Tensor& start_J, cons
   if (plain.scale == 0) plain.scale = 1.0 / std::sqrt(static_cast<double>(kv.K));
   if (plain.alignment == Alignment::kUnset) plain.alignment = Alignment::kBottomRight;
   return plain;
+}
+
+std::int64_t checked_keys(const KvView& kv, std::int64_t b) {
+  check_view(kv, kv.G);
+  QUIRE_CHECK(b >= 0, "sequence ", b, " of a view");
+  for (std::int64_t g = 0; g < kv.G; ++g) {
+    check_table(kv, b, g);
+    QUIRE_CHECK(kernel::view_length(kv, b, g) == kernel::view_length(kv, b, 0), "kv head ", g,
+                " of sequence ", b, " has ", kernel::view_length(kv, b, g),
+                " keys, but head 0 has ", kernel::view_length(kv, b, 0));
+  }
+  return kernel::view_length(kv, b, 0);
 }
 
 }  // namespace quire

@@ -1,9 +1,9 @@
 #include <algorithm>
-#include <cmath>
 #include <limits>
 #include <vector>
 
 #include "quire/base/thread_pool.h"
+#include "quire/ops/attention/attention_finish.h"
 #include "quire/ops/attention/attention_kernel.h"
 #include "quire/ops/attention/visible.h"
 
@@ -169,7 +169,7 @@ class Run {
       if (kernel(a_, packed, chunk, part, memory))
         QUIRE_FOR_ISA(merge_states)(total, part, rows, width_);
     }
-    finish(block, total);
+    finish_rows(a_, block.rows, total);
   }
 
   void clear(const SoftmaxState& state, std::int64_t rows) const {
@@ -188,31 +188,7 @@ class Run {
           state_at(states_.data() + offsets_[index] + i * state_floats(block), rows);
       QUIRE_FOR_ISA(merge_states)(total, part, rows, width_);
     }
-    finish(block, total);
-  }
-
-  /// A sink is one more key without a value; then the division.
-  void finish(const Block& block, const SoftmaxState& state) const {
-    const std::int64_t rows = count(block);
-    std::vector<float> nothing(a_.spec.sink_H == nullptr ? 0 : static_cast<std::size_t>(width_),
-                               0.0f);
-    for (std::int64_t r = 0; r < rows; ++r) {
-      const std::int64_t h = block.rows.g * group_ + r % group_;
-      const std::int64_t n = a_.start_J[block.rows.b] + block.rows.first + r / group_;
-      const SoftmaxState row{state.max_R + r, state.sum_R + r, state.out_RU + r * width_};
-      // (A sink of −inf is none.)
-      if (a_.spec.sink_H != nullptr &&
-          a_.spec.sink_H[h] != -std::numeric_limits<float>::infinity()) {
-        float sink = a_.spec.sink_H[h], one = 1.0f;
-        QUIRE_FOR_ISA(merge_states)(row, {&sink, &one, nothing.data()}, 1, width_);
-      }
-      QUIRE_FOR_ISA(finish_row)
-      (row.out_RU, *row.sum_R, a_.kv.U, a_.out_NHU + (n * a_.H + h) * a_.kv.U);
-      a_.lse_NH[n * a_.H + h] = *row.sum_R == 0.0f
-                                    ? -std::numeric_limits<float>::infinity()
-                                    : static_cast<float>(static_cast<double>(*row.max_R) +
-                                                         std::log(static_cast<double>(*row.sum_R)));
-    }
+    finish_rows(a_, block.rows, total);
   }
 
   const AttentionForward& a_;

@@ -16,8 +16,7 @@ Tensor attention_mass(const Tensor& q_NHK, const Tensor& start_J, const KvView& 
   const DType dtype = kv.dtype == DType::kF64 ? DType::kF64 : DType::kF32;
   QUIRE_CHECK(lse_NH.dtype() == dtype, "lse_NH is ", to_string(lse_NH.dtype()),
               "; attention() returned it as ", to_string(dtype));
-  const Tensor lse = lse_NH.contiguous_copy(),
-               q = (q_NHK.dtype() == dtype ? q_NHK : q_NHK.to(dtype)).contiguous_copy();
+  const Tensor lse = lse_NH.contiguous_copy(), q = queries_for(kv, q_NHK);
   Tensor mass_PZG = Tensor::zeros({kv.P, kv.Z, kv.G}, dtype);
   const std::int64_t B = dims['J'] - 1, N = dims['N'], H = dims['H'];
   if (dtype == DType::kF64) {

@@ -85,7 +85,7 @@ void attention_mass_chunk(const AttentionMass& args, std::int64_t b, std::int64_
     tile.end = static_cast<int>(end - tile.position < kTileKeys ? end - tile.position : kTileKeys);
     const std::int64_t first_slot = tile.position - start;
     gather_key_floats(kv, b, g, first_slot, tile, memory);
-    with_load(kv.dtype, [&](auto load) {
+    with_stored(kv.dtype, [&](auto load) {
       using Load = decltype(load);
       TileRows rows;
       find_rows<Load>(kv, b, g, first_slot, tile, rows);

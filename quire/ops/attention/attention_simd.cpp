@@ -321,7 +321,7 @@ bool is_plain(const AttentionForward& a) {
 void fill_tile(const Job& job, std::int64_t first_slot, Tile& tile) {
   const KvView& kv = job.a.kv;
   if (job.a.products != Products::kBf16Dots) {
-    return with_load(kv.dtype, [&](auto load) {
+    return with_stored(kv.dtype, [&](auto load) {
       gather<decltype(load)>(kv, job.rows.b, job.rows.g, first_slot, tile, job.memory, job.width);
     });
   }
@@ -332,7 +332,7 @@ void fill_tile(const Job& job, std::int64_t first_slot, Tile& tile) {
   for (int p = 0; p < 4; ++p) tile.k_next[p] = nullptr;
   if (tile.v[0] != nullptr) return;
   tile.finite = gather_value_pairs(kv, tile, rows, job.memory.v);
-  use_values(tile, job.memory.v, kTileKeys / 2);
+  use_values(tile, job.memory.v, 64, 32 * kTileKeys, 8);
 }
 
 /// Calls f with the form in which numbers of that dtype are multiplied.
@@ -355,15 +355,15 @@ Ahead look_ahead(const KvView& kv, std::int64_t b, std::int64_t g, std::int64_t 
   Tile next{};
   next.begin = 0;
   next.end = left < kTileKeys ? static_cast<int>(left) : kTileKeys;
-  with_load(kv.dtype, [&](auto load) {
+  with_stored(kv.dtype, [&](auto load) {
     using Load = decltype(load);
     find_rows<Load>(kv, b, g, first_slot, next, ahead.rows);
-    ahead.k_bytes = kv.K * Load::kBytes;
-    ahead.v_bytes = kv.U * Load::kBytes;
+    ahead.k_bytes = stored_bytes<Load>(kv.K);
+    ahead.v_bytes = stored_bytes<Load>(kv.U);
     if (kv.k_layout != KLayout::kBlocks) return;
     // Of 16 keys in a block each asks for a sixteenth of it.
     for (int lane = 0; lane < next.end; ++lane)
-      ahead.rows.k[lane] += (first_slot + lane) % 16 * (kv.K - 1) * Load::kBytes;
+      ahead.rows.k[lane] += (first_slot + lane) % 16 * (ahead.k_bytes - Load::kBytes);
   });
   ahead.end = next.end;
   ahead.step = static_cast<int>((next.end + strips - 1) / strips);

@@ -6,6 +6,7 @@
 
 #include "quire/base/simd.h"
 #include "quire/ops/attention/attention_kernel.h"
+#include "quire/ops/attention/i4_tile.h"
 #include "quire/ops/attention/page_table.h"
 #include "quire/ops/attention/visible.h"
 #include "quire/ops/tile/panel_product.h"
@@ -46,6 +47,13 @@ QUIRE_INLINE void with_load(DType dtype, F&& f) {
   }
 }
 
+/// The same for what is gathered, i4 included: its loader has no at(), but rows and blocks.
+template <class F>
+QUIRE_INLINE void with_stored(DType dtype, F&& f) {
+  if (is_i4(dtype)) return f(LoadI4{});
+  with_load(dtype, f);
+}
+
 /// The page that holds slot `slot` of a sequence, and the slot inside it.
 struct Place {
   std::int64_t page, slot;
@@ -76,6 +84,11 @@ QUIRE_INLINE void widen_row(const std::byte* from, std::int64_t n, float* to) {
                      static_cast<std::size_t>((n - i) * Load::kBytes));
     store_first(to + i, Load::at(rest), static_cast<int>(n - i));
   }
+}
+
+template <>
+QUIRE_SPECIAL void widen_row<LoadI4>(const std::byte* from, std::int64_t n, float* to) {
+  widen_i4_row(from, n, to);
 }
 
 /// Where the keys and the values of a tile's lanes begin. Lanes without a key borrow a neighbour's:
@@ -150,6 +163,25 @@ QUIRE_INLINE void gather_keys(const KvView& kv, std::int64_t first_slot, const T
   }
 }
 
+template <>
+QUIRE_SPECIAL void gather_keys<LoadI4>(const KvView& kv, std::int64_t first_slot, const Tile& tile,
+                                       const TileRows& rows, float* k_tile) {
+  for (int lane = tile.begin / 16 * 16; lane < tile.end; lane += 16) {
+    if (kv.k_layout == KLayout::kRows) {
+      turn_i4_rows(rows.k + lane, kv.K, k_tile + lane, kTileKeys);
+    } else if (first_slot % 16 == 0) {
+      const int in = lane < tile.begin ? tile.begin : lane;
+      widen_i4_block(rows.k[in] - in % 16, kv.K, k_tile + lane, kTileKeys);
+    } else {
+      for (int i = lane; i < lane + 16; ++i) {
+        const int borrowed = i < tile.begin || i >= tile.end ? tile.begin : i;
+        const std::int64_t in = (first_slot + borrowed) % 16;
+        widen_i4_lane(rows.k[i] - in, in, kv.K, k_tile + i, kTileKeys);
+      }
+    }
+  }
+}
+
 /// Where column `u` of row `row` lies in a tile of values: 64 columns of all rows follow one another
 /// before the next 64, so that a pass over them stays in L1.
 constexpr std::int64_t value_offset(std::int64_t row, std::int64_t u, std::int64_t rows) {
@@ -173,19 +205,33 @@ QUIRE_INLINE bool gather_values(const KvView& kv, const Tile& tile, const TileRo
   return all_finite(probe);
 }
 
+template <>
+QUIRE_SPECIAL bool gather_values<LoadI4>(const KvView& kv, const Tile& tile, const TileRows& rows,
+                                         std::int64_t width, float* v_tile) {
+  bool finite = true;
+  for (int lane = tile.begin; lane < tile.end; ++lane) {
+    float* row = v_tile + lane * width;
+    if (kv.U < width) store(row + width - 16, zero());
+    widen_i4_row(rows.v[lane], kv.U, row);
+    finite = finite && finite_i4_row(rows.v[lane], kv.U);
+  }
+  return finite;
+}
+
 /// Points the tile at what was gathered.
 QUIRE_INLINE void use_keys(Tile& tile, const float* k) {
   tile.k_dtype = DType::kF32;
   tile.k_step_bytes = 4 * kTileKeys;
   for (int p = 0; p < 4; ++p) tile.k[p] = reinterpret_cast<const std::byte*>(k + 16 * p);
 }
-/// Rows of 64 columns, `rows` of them for the 64 lanes.
-QUIRE_INLINE void use_values(Tile& tile, const float* v, std::int64_t rows) {
+/// `step` floats from row to row, `block` from 64 columns to the next; 16 lanes take `rows` rows.
+QUIRE_INLINE void use_values(Tile& tile, const float* v, std::int64_t step, std::int64_t block,
+                             std::int64_t rows) {
   tile.v_dtype = DType::kF32;
-  tile.v_step_bytes = 4 * 64;
-  tile.v_block_bytes = 4 * 64 * rows;
+  tile.v_step_bytes = 4 * step;
+  tile.v_block_bytes = 4 * block;
   tile.v_joined = true;
-  for (int p = 0; p < 4; ++p) tile.v[p] = reinterpret_cast<const std::byte*>(v + 64 * p * rows / 4);
+  for (int p = 0; p < 4; ++p) tile.v[p] = reinterpret_cast<const std::byte*>(v + p * rows * step);
 }
 
 /// Keys and values; where values are already borrowed, keys alone.
@@ -199,7 +245,8 @@ void gather(const KvView& kv, std::int64_t b, std::int64_t g, std::int64_t first
   for (int p = 0; p < 4; ++p) tile.k_next[p] = nullptr;
   if (tile.v[0] != nullptr) return;
   tile.finite = gather_values<Load>(kv, tile, rows, width, m.v);
-  use_values(tile, m.v, kTileKeys);
+  if (is_i4(kv.dtype)) return use_values(tile, m.v, width, 64, 16);  // whole rows
+  use_values(tile, m.v, 64, 64 * kTileKeys, 16);
 }
 
 /// What belongs to each key: scales of i8, bias of the kv head.
@@ -222,6 +269,13 @@ QUIRE_INLINE void gather_key_floats(const KvView& kv, std::int64_t b, std::int64
   }
 }
 
+/// What PageStrides count in.
+QUIRE_INLINE std::int64_t unit_bytes(DType dtype) {
+  std::int64_t bytes = 0;
+  with_stored(dtype, [&](auto load) { bytes = decltype(load)::kBytes; });
+  return bytes;
+}
+
 /// Where 64 positions lie in the cache, 16 by 16. False when 16 may lie in two pages.
 struct Runs {
   const std::byte *k[4], *v[4];
@@ -230,7 +284,7 @@ struct Runs {
 QUIRE_INLINE bool find_runs(const KvView& kv, std::int64_t b, std::int64_t g,
                             std::int64_t first_slot, int lanes, Runs& runs) {
   if (first_slot < 0 || first_slot % 16 != 0) return false;
-  const std::int64_t bytes = kv.dtype == DType::kF32 ? 4 : kv.dtype == DType::kI8 ? 1 : 2;
+  const std::int64_t bytes = unit_bytes(kv.dtype);
   Place at{0, kv.Z};
   for (int p = 0; p < 4; ++p, at.slot += 16) {
     if (16 * p < lanes && at.slot + 16 > kv.Z) {
@@ -255,13 +309,14 @@ QUIRE_INLINE bool find_runs(const KvView& kv, std::int64_t b, std::int64_t g,
 QUIRE_INLINE bool borrow(const KvView& kv, std::int64_t b, std::int64_t g, std::int64_t first_slot,
                          std::int64_t ahead, Tile& tile) {
   Runs runs, next;
-  if (tile.begin != 0 || kv.U % 16 != 0 || !find_runs(kv, b, g, first_slot, tile.end, runs))
+  if (is_i4(kv.dtype) || tile.begin != 0 || kv.U % 16 != 0 ||
+      !find_runs(kv, b, g, first_slot, tile.end, runs))
     return false;
   const bool blocks = kv.k_layout == KLayout::kBlocks;
   const bool more =
       ahead > 0 && find_runs(kv, b, g, first_slot + kTileKeys,
                              ahead < kTileKeys ? static_cast<int>(ahead) : kTileKeys, next);
-  const std::int64_t bytes = kv.dtype == DType::kF32 ? 4 : kv.dtype == DType::kI8 ? 1 : 2;
+  const std::int64_t bytes = unit_bytes(kv.dtype);
   tile.k_dtype = tile.v_dtype = kv.dtype;
   tile.k_step_bytes = 16 * bytes;
   tile.v_step_bytes = kv.v_strides.slot * bytes;

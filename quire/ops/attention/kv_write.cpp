@@ -1,6 +1,8 @@
 #include "quire/ops/attention/kv_write.h"
 
 #include "quire/base/error.h"
+#include "quire/ops/attention/hadamard.h"
+#include "quire/ops/attention/kv_format.h"
 #include "quire/ops/attention/kv_write_kernel.h"
 #include "quire/tensor/dims.h"
 
@@ -8,12 +10,12 @@ namespace quire {
 namespace {
 
 void check_pages(const KvPages& pages) {
-  const bool stores = pages.dtype == DType::kF64 || pages.dtype == DType::kF32 ||
-                      pages.dtype == DType::kF16 || pages.dtype == DType::kBF16;
+  const bool stores = pages.dtype == DType::kF64 || stores_kv(pages.dtype);
   const bool scales = pages.k_scale_PZG != nullptr && pages.v_scale_PZG != nullptr;
   const bool no_scales = pages.k_scale_PZG == nullptr && pages.v_scale_PZG == nullptr;
-  QUIRE_CHECK((stores && no_scales) || (pages.dtype == DType::kI8 && scales), "pages are ",
-              to_string(pages.dtype), "; kv_write stores f64, f32, bf16, f16, and i8 with scales");
+  QUIRE_CHECK(stores && (pages.dtype == DType::kI8 ? scales : no_scales), "pages are ",
+              to_string(pages.dtype),
+              "; kv_write stores f64, f32, bf16, f16, i4, i4h, and i8 with scales");
   QUIRE_CHECK(pages.k_layout == KLayout::kRows || pages.Z % 16 == 0, "pages have Z = ", pages.Z,
               "; keys in blocks need a multiple of 16");
   QUIRE_CHECK(pages.used_P == nullptr || pages.version_P != nullptr,
@@ -91,8 +93,8 @@ void kv_write(const KvPages& pages, const Tensor& k_NGK, const Tensor& v_NGU,
               to_string(k_NGK.dtype()), " and v_NGU ", to_string(v_NGU.dtype()),
               "; kv_write takes ", to_string(wanted), " for pages of ", to_string(pages.dtype));
   check_pages(pages);
-  const Tensor k = k_NGK.contiguous_copy(), v = v_NGU.contiguous_copy(),
-               slots = checked_slots(pages, slot_N);
+  const Tensor k = pages.dtype == DType::kI4H ? hadamard(k_NGK) : k_NGK.contiguous_copy(),
+               v = v_NGU.contiguous_copy(), slots = checked_slots(pages, slot_N);
   const auto* slot = slots.data<std::int64_t>();
   if (wanted == DType::kF64) {
     kernel::kv_write_f64_cpu(key_side(pages), k.data<double>(), slot, dims['N']);

@@ -7,8 +7,8 @@
 
 namespace quire::kernel {
 
-/// Keys or values of pages. `blocks`: element k of a slot lies 16·k behind the start of its block
-/// of 16.
+/// Keys or values of pages, strides as those of PageStrides. `blocks`: element k of a slot lies 16·k
+/// behind the start of its block of 16.
 struct KvSide {
   void* pages;
   std::int64_t page_stride, slot_stride, head_stride;

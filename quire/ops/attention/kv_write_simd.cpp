@@ -1,6 +1,7 @@
 // Rounding keys and values into pages, compiled once per instruction set.
 
 #include "quire/base/simd.h"
+#include "quire/ops/attention/i4_row.h"
 #include "quire/ops/attention/kv_write_kernel.h"
 
 namespace quire::kernel::QUIRE_ISA_NS {
@@ -75,6 +76,71 @@ void write(const KvWrite& a, std::int64_t first, std::int64_t last) {
   }
 }
 
+/// A group of i4 as it is stored, but for the place of its parts. Nothing here depends on the order
+/// of a sum: every instruction set writes the same bytes.
+struct I4Group {
+  alignas(64) std::byte header[32];  // the first 4 bytes: scale, lowest number
+  alignas(64) std::byte codes[32];   // one a byte
+};
+
+QUIRE_INLINE F32 rounded_to_f16(float x, std::byte* half) {
+  alignas(64) std::byte sixteen[32];
+  store_f16(sixteen, set1(x));
+  __builtin_memcpy(half, sixteen, 2);
+  return repeat_f16(sixteen);
+}
+
+QUIRE_INLINE void round_group(const float* x, std::int64_t n, I4Group& out) {
+  const int first = n < 16 ? static_cast<int>(n) : 16, second = static_cast<int>(n) - first;
+  // Lanes without a number take the first one, which changes neither end.
+  const F32 any = set1(x[0]);
+  const F32 part[2] = {keep_lanes(load_first(x, first), 0, first, any),
+                       keep_lanes(load_first(x + first, second), 0, second, any)};
+  const F32 minus[2] = {sub(zero(), part[0]), sub(zero(), part[1])};
+  const bool finite = all_finite(part[0]) && all_finite(part[1]);
+  // (0 − x is never −0, which other processors may find the larger of two zeros.)
+  const float lowest = 0.0f - reduce_max(max(minus[0], minus[1])),
+              highest = reduce_max(max(part[0], part[1])), nan = __builtin_nanf("");
+  const F32 low = rounded_to_f16(finite ? lowest : nan, out.header + 2);
+  // As it was rounded, `low` may lie above a group of equal numbers.
+  const float width = highest - reduce_max(low);
+  const F32 scale = rounded_to_f16(finite ? (width > 0 ? width / 15.0f : 0.0f) : nan, out.header);
+  const F32 factor =
+      select_less(zero(), scale, div(set1(1.0f), scale), zero());  // of equal numbers, and of NaN
+  for (int p = 0; p < 2; ++p) {
+    const F32 code = mul(sub(part[p], low), factor);
+    store_i8(out.codes + 16 * p, round(max(zero(), min(set1(15.0f), code))));
+  }
+}
+
+/// Rows of i4. In a block of 16 keys the parts of a group are 16 times as wide.
+void write_i4(const KvWrite& a, std::int64_t first, std::int64_t last) {
+  const KvSide& s = a.side;
+  for (std::int64_t n = 0; n < a.N; ++n) {
+    if (a.slot_N[n] < 0) continue;
+    const std::int64_t slot = a.slot_N[n] % s.Z, page = a.slot_N[n] / s.Z;
+    const std::int64_t width = s.blocks ? 16 : 1, lane = s.blocks ? slot % 16 : 0;
+    for (std::int64_t g = first; g < last; ++g) {
+      const float* x = a.x_NGK + (n * s.G + g) * s.K;
+      auto* to = static_cast<std::byte*>(s.pages) + page * s.page_stride + g * s.head_stride +
+                 (slot - lane) * s.slot_stride;
+      for (std::int64_t k = 0; k < s.K; k += kI4Group) {
+        const std::int64_t size = i4_group_size(s.K, k), half = i4_code_bytes(size);
+        I4Group group;
+        round_group(x + k, size, group);
+        __builtin_memcpy(to + 2 * lane, group.header, 2);
+        __builtin_memcpy(to + 2 * (width + lane), group.header + 2, 2);
+        std::byte* codes = to + kI4Header * width + lane;
+        for (std::int64_t i = 0; i < half; ++i) {
+          const std::byte above = half + i < size ? group.codes[half + i] : std::byte{0};
+          codes[i * width] = group.codes[i] | above << 4;
+        }
+        to += i4_group_bytes(size) * width;
+      }
+    }
+  }
+}
+
 }  // namespace
 
 void kv_write_heads(const KvWrite& args, std::int64_t first, std::int64_t last) {
@@ -85,6 +151,9 @@ void kv_write_heads(const KvWrite& args, std::int64_t first, std::int64_t last) 
       return write<StoreBF16>(args, first, last);
     case DType::kI8:
       return write<StoreI8>(args, first, last);
+    case DType::kI4:
+    case DType::kI4H:
+      return write_i4(args, first, last);
     default:
       return write<StoreF32>(args, first, last);
   }

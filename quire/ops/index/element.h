@@ -37,6 +37,8 @@ decltype(auto) with_type(DType dtype, Body&& body) {
     case DType::kU8:
       return body.template operator()<std::uint8_t>();
     case DType::kBool:
+    case DType::kI4:  // of no tensor
+    case DType::kI4H:
       break;
   }
   return body.template operator()<bool>();

@@ -74,9 +74,10 @@ TEST(KvWriteRange, PagesThatContradictThemselves) {
   const Tensor x_NGK = Tensor::zeros({1, 1, 4}, DType::kF32);
   KvPages wrong = to.pages;
   wrong.dtype = DType::kF32;
-  EXPECT_THAT([&] { kv_write(wrong, x_NGK, x_NGK, slots({0})); },
-              testing::ThrowsMessage<ArgumentError>(
-                  "pages are f32; kv_write stores f64, f32, bf16, f16, and i8 with scales"));
+  EXPECT_THAT(
+      [&] { kv_write(wrong, x_NGK, x_NGK, slots({0})); },
+      testing::ThrowsMessage<ArgumentError>(
+          "pages are f32; kv_write stores f64, f32, bf16, f16, i4, i4h, and i8 with scales"));
 }
 
 }  // namespace

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "quire/base/dtype.h"
+
+namespace quire {
+
+/// The forms in which a cache may store keys and values:
+///
+///   f32, bf16, f16   numbers
+///   i8               rounded to the row's largest magnitude / 127; one f32 scale for each token
+///                    and head, apart from the pages
+///   i4               4 bits a number in groups of 32 along the head (the last one may be shorter):
+///                    low + code · scale, both f16, with low the group's lowest number and scale
+///                    (highest − low) / 15; 5 bits a number in all, within the pages
+///   i4h              i4, and keys are turned by hadamard() before they are rounded, queries when
+///                    they attend: the same scores, and no number that stands out among the keys'
+///
+/// Numbers beyond f16 become infinite in f16, i4 and i4h.
+///
+/// Source  group-wise affine rounding as in GGUF's Q4_1; rotation: QuaRot (Ashkboos et al. 2024).
+inline constexpr DType kKvForms[] = {DType::kF32, DType::kBF16, DType::kF16,
+                                     DType::kI8,  DType::kI4,   DType::kI4H};
+bool stores_kv(DType dtype);
+
+/// "f32, bf16, f16, i8, i4, i4h"
+std::string kv_formats();
+
+/// Bytes that the key (or value) of one token and head takes in a page: n numbers and what belongs
+/// to their groups. Throws ArgumentError unless stores_kv(dtype).
+std::int64_t kv_row_bytes(DType dtype, std::int64_t n);
+/// Bytes of its scale, which lies apart: 4 of i8, else none.
+std::int64_t kv_scale_bytes(DType dtype);
+/// Bytes of the keys and values of one token in a layer of G heads, scales included.
+std::int64_t kv_bytes_per_token(DType dtype, std::int64_t G, std::int64_t K, std::int64_t U);
+/// From one row to the next as PageStrides count: n elements; of i4 and i4h bytes.
+std::int64_t kv_row_stride(DType dtype, std::int64_t n);
+/// The bytes that PageStrides count in: an element's; of i4 and i4h 1.
+std::int64_t kv_unit_bytes(DType dtype);
+
+/// The parts of a block of 16 keys of n numbers: calls part(offset, bytes) for each; lane i has
+/// `bytes` of it, `bytes` · i behind `offset`.
+void each_kv_lane_part(DType dtype, std::int64_t n,
+                       const std::function<void(std::int64_t offset, std::int64_t bytes)>& part);
+
+}  // namespace quire
