@@ -1,5 +1,5 @@
 // What each key received, compiled once per instruction set. Scores are those of attention(), bit
-// for bit.
+// for bit, unless queries and keys are bf16: attention() then adds in another order.
 
 #include "quire/base/simd.h"
 #include "quire/ops/attention/attention_kernel.h"

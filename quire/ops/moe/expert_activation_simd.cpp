@@ -23,12 +23,12 @@ struct VectorMath {
 };
 
 /// 16 pairs from `from` numbers on, or what is left of them.
-struct Pairs {
+struct GatePairs {
   F32 a, b;
 };
 
-QUIRE_INLINE Pairs read_pairs(const ActivationRows& args, const float* row, std::int64_t f,
-                              int lanes) {
+QUIRE_INLINE GatePairs read_pairs(const ActivationRows& args, const float* row, std::int64_t f,
+                                  int lanes) {
   if (!args.pairs) return {load_first(row + f, lanes), zero()};
   if (args.layout == PairLayout::kHalves)
     return {load_first(row + f, lanes), load_first(row + args.F + f, lanes)};
@@ -41,7 +41,7 @@ QUIRE_INLINE Pairs read_pairs(const ActivationRows& args, const float* row, std:
 }
 
 QUIRE_INLINE void write_pairs(const ActivationRows& args, float* row, std::int64_t f, int lanes,
-                              Pairs value) {
+                              GatePairs value) {
   if (!args.pairs) return store_first(row + f, value.a, lanes);
   if (args.layout == PairLayout::kHalves) {
     store_first(row + f, value.a, lanes);
@@ -63,7 +63,7 @@ void activation_row(const ActivationRows& args, std::int64_t m) {
   const float* pre = static_cast<const float*>(args.pre) + m * width;
   for (std::int64_t f = 0; f < args.F; f += 16) {
     const int lanes = static_cast<int>(args.F - f < 16 ? args.F - f : 16);
-    const Pairs in = read_pairs(args, pre, f, lanes);
+    const GatePairs in = read_pairs(args, pre, f, lanes);
     if (args.dout == nullptr) {
       store_first(static_cast<float*>(args.out) + m * args.F + f,
                   activation_value<VectorMath>(args.kind, in.a, in.b, args.limit, args.alpha),
