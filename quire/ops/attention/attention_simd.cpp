@@ -332,7 +332,7 @@ void fill_tile(const Job& job, std::int64_t first_slot, Tile& tile) {
   for (int p = 0; p < 4; ++p) tile.k_next[p] = nullptr;
   if (tile.v[0] != nullptr) return;
   tile.finite = gather_value_pairs(kv, tile, rows, job.memory.v);
-  use_values(tile, job.memory.v, 64, 32 * kTileKeys, 8);
+  use_values(tile, job.memory.v, kTileKeys / 2);
 }
 
 /// Calls f with the form in which numbers of that dtype are multiplied.

@@ -211,14 +211,13 @@ QUIRE_INLINE void use_keys(Tile& tile, const float* k) {
   tile.k_step_bytes = 4 * kTileKeys;
   for (int p = 0; p < 4; ++p) tile.k[p] = reinterpret_cast<const std::byte*>(k + 16 * p);
 }
-/// `step` floats from row to row, `block` from 64 columns to the next; 16 lanes take `rows` rows.
-QUIRE_INLINE void use_values(Tile& tile, const float* v, std::int64_t step, std::int64_t block,
-                             std::int64_t rows) {
+/// Rows of 64 columns, `rows` of them for the 64 lanes.
+QUIRE_INLINE void use_values(Tile& tile, const float* v, std::int64_t rows) {
   tile.v_dtype = DType::kF32;
-  tile.v_step_bytes = 4 * step;
-  tile.v_block_bytes = 4 * block;
+  tile.v_step_bytes = 4 * 64;
+  tile.v_block_bytes = 4 * 64 * rows;
   tile.v_joined = true;
-  for (int p = 0; p < 4; ++p) tile.v[p] = reinterpret_cast<const std::byte*>(v + p * rows * step);
+  for (int p = 0; p < 4; ++p) tile.v[p] = reinterpret_cast<const std::byte*>(v + 64 * p * rows / 4);
 }
 
 /// Keys and values; where values are already borrowed, keys alone.
@@ -232,8 +231,7 @@ void gather(const KvView& kv, std::int64_t b, std::int64_t g, std::int64_t first
   for (int p = 0; p < 4; ++p) tile.k_next[p] = nullptr;
   if (tile.v[0] != nullptr) return;
   tile.finite = gather_values<Load>(kv, tile, rows, width, m.v);
-  if (is_i4(kv.dtype)) return use_values(tile, m.v, width, 64, 16);  // whole rows
-  use_values(tile, m.v, 64, 64 * kTileKeys, 16);
+  use_values(tile, m.v, kTileKeys);
 }
 
 /// What belongs to each key: scales of i8, bias of the kv head.
