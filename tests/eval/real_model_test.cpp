@@ -22,7 +22,7 @@ class RealModel : public testing::Test {
  protected:
   static void SetUpTestSuite() {
     model_ =
-        model::Model::load(model::ModelFile::open(test::real_model()), {model::Mode::kFast, {}});
+        model::Model::load(model::ModelFile::open(test::real_model()), {model::Mode::kExact, {}});
     tokenizer_ = text::Tokenizer::make(model_->file().tokenizer_spec());
     std::ifstream file("/usr/share/common-licenses/GPL-3", std::ios::binary);
     std::stringstream text;
