@@ -97,7 +97,8 @@ TEST(Eval, FiguresRepeatWhateverTheThreads) {
     const Ended ended = quire(arguments);
     EXPECT_EQ(ended.code, 0) << ended.err;
     std::string out;
-    for (const Json& row : Json::parse(ended.out, "eval").find("rows")->as_array())
+    const Json object = Json::parse(ended.out, "eval");
+    for (const Json& row : object.find("rows")->as_array())
       for (const auto& [key, value] : row.as_object())
         if (key != "tok_s") out += key + value.dump();
     return out;

@@ -22,14 +22,14 @@ class RealModel : public testing::Test {
  protected:
   static void SetUpTestSuite() {
     model_ =
-        model::Model::load(model::ModelFile::open(test::real_model()), {model::Mode::kFast, {}});
+        model::Model::load(model::ModelFile::open(test::real_model()), {model::Mode::kExact, {}});
     tokenizer_ = text::Tokenizer::make(model_->file().tokenizer_spec());
     std::ifstream file("/usr/share/common-licenses/GPL-3", std::ios::binary);
     std::stringstream text;
     text << file.rdbuf();
     ids_ = tokenizer_->encode(text.str(), text::Origin::kData);
-    ids_.resize(1200);
-    reading_ = std::move(*read_text(*model_, ids_, 96, DType::kF16, 0));
+    ids_.resize(900);
+    reading_ = std::move(*read_text(*model_, ids_, 64, DType::kF16, 0));
   }
   static void TearDownTestSuite() {
     reading_ = Reading();
@@ -63,9 +63,9 @@ Reading RealModel::reading_;
 TEST_F(RealModel, TheFullCacheIsExactAndEightBitsAreNearly) {
   const Comparison full = *compare(*model_, reading_, policy("full", 1));
   EXPECT_THAT(full.kl, Each(0.0));
-  const Row int8 = row(policy("int8", 1));
+  const Row int8 = row(policy("int8", 1)), oracle = row(policy("oracle", 0.1));
   EXPECT_GT(int8.kl_mean, 0);
-  EXPECT_LE(int8.kl_mean, 3e-4);
+  EXPECT_LT(10 * int8.kl_mean, oracle.kl_mean) << "half of the bytes, beside a tenth of the keys";
   EXPECT_LT(static_cast<double>(int8.bytes_stored), 0.55 * static_cast<double>(full.bytes_stored));
 }
 
@@ -81,7 +81,7 @@ TEST_F(RealModel, TheOracleIsTheCeilingAndTheWindowTheFloor) {
 }
 
 TEST_F(RealModel, FindsThePasskeyOnlyWhereItIsKept) {
-  const Task task = passkey_task(*tokenizer_, ids_, {4, 1, 600, 0});
+  const Task task = passkey_task(*tokenizer_, ids_, {4, 1, 400, 0});
   const std::vector<Candidate> candidates{policy("full", 1), policy("window", 0.1),
                                           policy("oracle", 0.2)};
   const auto scores = *run_task(*model_, task, DType::kF16, candidates);
