@@ -436,8 +436,9 @@ bool attention_chunk(const AttentionForward& args, const AttentionRows& rows, st
     // What the next call begins with is not asked for: another thread may have it.
     const std::int64_t ahead =
         (last.end < rows.until ? last.end : rows.until) - position - kTileKeys;
-    const bool borrowed =
-        rows.last - rows.first == 1 && borrow(kv, rows.b, rows.g, first_slot, ahead, tile);
+    // (A pair that the head size cuts in two is filled up with 0 in a gathered tile only.)
+    const bool borrowed = rows.last - rows.first == 1 && !(dots && kv.K % 2 != 0) &&
+                          borrow(kv, rows.b, rows.g, first_slot, ahead, tile);
     if (!borrowed) fill_tile(job, first_slot, tile);
     const std::int64_t from_row = first_row(job, position);
     const Ahead asked = borrowed || ahead <= 0
