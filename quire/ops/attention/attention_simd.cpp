@@ -346,10 +346,10 @@ bool attention_chunk(const AttentionForward& args, const AttentionRows& rows, st
       });
     }
     const std::int64_t from_row = first_row(job, position);
-    const Ahead asked = borrowed || ahead <= 0
-                            ? Ahead{}
-                            : look_ahead(kv, rows.b, rows.g, first_slot + kTileKeys,
-                                         (count - from_row) / kStrip + 1);
+    const bool asks = !borrowed && ahead > 0 && (!is_i4(kv.dtype) || count > kStrip);
+    const Ahead asked = !asks ? Ahead{}
+                              : look_ahead(kv, rows.b, rows.g, first_slot + kTileKeys,
+                                           (count - from_row) / kStrip + 1);
     with_load(tile.k_dtype,
               [&](auto load) { score_tile<decltype(load)>(job, tile, from_row, asked); });
     with_load(tile.v_dtype, [&](auto load) { weigh_tile<decltype(load)>(job, tile, from_row); });

@@ -289,6 +289,41 @@ QUIRE_INLINE bool find_runs(const KvView& kv, std::int64_t b, std::int64_t g,
   return true;
 }
 
+/// i4 that lies in whole blocks: no row is looked up. What lies a tile further, in a page of that
+/// many slots the next tile, is asked for meanwhile.
+template <>
+inline void gather<LoadI4>(const KvView& kv, std::int64_t b, std::int64_t g,
+                           std::int64_t first_slot, Tile& tile, const TileMemory& m,
+                           std::int64_t width) {
+  Runs runs;
+  if (tile.begin != 0 || kv.k_layout != KLayout::kBlocks ||
+      !find_runs(kv, b, g, first_slot, tile.end, runs)) {
+    TileRows rows;
+    find_rows<LoadI4>(kv, b, g, first_slot, tile, rows);
+    gather_keys<LoadI4>(kv, first_slot, tile, rows, m.k);
+    tile.finite = gather_values<LoadI4>(kv, tile, rows, width, m.v);
+  } else {
+    tile.finite = true;
+    const std::int64_t k_block = 16 * kv.k_strides.slot, v_row = kv.v_strides.slot;
+    for (int p = 0; 16 * p < tile.end; ++p) {
+      for (std::int64_t at = 0; at < k_block; at += 64) prefetch(runs.k[p] + 4 * k_block + at);
+      widen_i4_block(runs.k[p], kv.K, m.k + 16 * p, kTileKeys);
+      for (std::int64_t at = 0; at < 16 * v_row; at += 64)
+        prefetch(runs.v[p] + kTileKeys * v_row + at);
+      const int rows = tile.end - 16 * p < 16 ? tile.end - 16 * p : 16;
+      for (int i = 0; i < rows; ++i) {
+        float* row = m.v + (16 * p + i) * width;
+        if (kv.U < width) store(row + width - 16, zero());
+        widen_i4_row(runs.v[p] + i * v_row, kv.U, row);
+        tile.finite = finite_i4_row(runs.v[p] + i * v_row, kv.U) && tile.finite;
+      }
+    }
+  }
+  use_keys(tile, m.k);
+  use_values(tile, m.v, width);
+  for (int p = 0; p < 4; ++p) tile.k_next[p] = nullptr;
+}
+
 /// Points the tile into the cache where it stores these positions just as the compute kernel reads
 /// them: values in rows of whole vectors, keys in blocks. Returns whether nothing is left to
 /// gather. The `ahead` positions behind it are the next tile's.
