@@ -11,6 +11,7 @@
 #include "cli/input.h"
 #include "cli/model_name.h"
 #include "cli/output.h"
+#include "cli/paged_session.h"
 #include "cli/prompt.h"
 #include "cli/sampling.h"
 #include "cli/session_setup.h"
@@ -23,8 +24,19 @@ namespace {
 struct ChatArguments {
   Common common;
   Sampling sampling;
+  CacheChoice cache;
   std::optional<std::string> model, system;
 };
+
+/// On pages where --cache-ram asks for it.
+generate::Session make_session(const ChatArguments& a, const model::Model& model,
+                               std::shared_ptr<const text::Tokenizer> tokenizer,
+                               std::int64_t context) {
+  const DType kv = kv_type(a.common);
+  if (!a.cache.memory.ram) return {model, std::move(tokenizer), context, kv};
+  return make_paged_session(model, std::move(tokenizer), a.cache, nullptr, kv, context, context)
+      .session;
+}
 
 class Conversation {
  public:
@@ -35,7 +47,7 @@ class Conversation {
         variables_(template_variables(Json(Json::Array()), spec)),
         tokenizer_(text::Tokenizer::make(std::move(spec))),
         generate_(generate_spec(a.sampling, model.file())),
-        session_(model, tokenizer_, context, kv_type(a.common)) {
+        session_(make_session(a, model, tokenizer_, context)) {
     clear();
   }
 
@@ -175,6 +187,7 @@ int chat(Arguments arguments) {
   options.argument("MODEL", a.model, "A .gguf file or the name smollm2");
   options.group("Reading");
   options.text("--system", "S", a.system, "The system message");
+  add_memory_choice(options, a.cache.memory);
   add_cache(options, a.common);
   add_sampling(options, a.sampling);
   add_compute(options, a.common);
@@ -185,7 +198,8 @@ int chat(Arguments arguments) {
   const std::int64_t context = context_of(a.common, *file);
   static_cast<void>(generate_spec(a.sampling, *file));
   static_cast<void>(chat_template_of(*file, "quire run --raw continues text without one"));
-  check_fits(*file, context, kv);
+  check_fits(*file, context, kv, a.cache.memory.ram.value_or(0));
+  check_memory(a.cache, nullptr, *file, kv, context);
   catch_signals();
   apply(a.common);
   const Loaded loaded = load_model(file, a.common);

@@ -18,7 +18,7 @@ struct Command {
   int (*run)(Arguments);
 };
 
-constexpr std::array<Command, 8> kCommands{{
+constexpr std::array<Command, 9> kCommands{{
     {"run", "MODEL [PROMPT] [--file PATH]…", "Reads a prompt and documents, writes an answer", run},
     {"chat", "MODEL", "A conversation", chat},
     {"info", "MODEL", "What a model file holds, and the memory it will take", info},
@@ -26,6 +26,8 @@ constexpr std::array<Command, 8> kCommands{{
     {"tokenize", "MODEL TEXT", "Text to token ids and back", tokenize},
     {"template", "MODEL --vars FILE.json", "The prompt that a chat template makes",
      render_template},
+    {"eval", "MODEL --file TEXT", "What each cache loses beside the full one, and what it costs",
+     evaluate},
     {"cache", "list|verify|rm [NAME]…", "Saved caches", cache},
     {"bench", "model MODEL | ops [FAMILY]", "Speed, and the share of this machine's ceiling",
      bench},
@@ -62,7 +64,7 @@ int version() {
 int run_command(Arguments arguments) {
   if (arguments.empty()) {
     throw ArgumentError(
-        "which command? run, chat, info, score, tokenize, template, cache, bench "
+        "which command? run, chat, info, score, tokenize, template, eval, cache, bench "
         "(quire --help)");
   }
   const std::string& name = arguments.front();

@@ -16,6 +16,7 @@ int info(Arguments arguments);
 int score(Arguments arguments);
 int tokenize(Arguments arguments);
 int render_template(Arguments arguments);
+int evaluate(Arguments arguments);
 int cache(Arguments arguments);
 int bench(Arguments arguments);
 

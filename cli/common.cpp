@@ -21,7 +21,8 @@ void add_output(Options& options, Common& common) {
 
 void add_compute(Options& options, Common& common) {
   options.group("Computation");
-  options.choice("--mode", common.mode, {"exact", "fast"}, "f32 or int8 activations [fast]");
+  options.choice("--mode", common.mode, {"exact", "fast"},
+                 concat("f32 or int8 activations [", common.mode, "]"));
   options.integer("--threads", common.threads, {1, kMostThreads}, "Threads [all cores]");
 }
 

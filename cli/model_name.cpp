@@ -34,6 +34,8 @@ std::string_view known_file(const std::string& name) {
 
 std::string saved_caches_folder() { return cache_folder() + "/quire/caches"; }
 
+std::string tier_folder() { return cache_folder() + "/quire/tier"; }
+
 std::string saved_cache_path(const std::string& name) {
   if (name.find('/') != std::string::npos) return name;
   constexpr std::string_view kLetters =

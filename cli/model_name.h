@@ -13,6 +13,8 @@ std::string model_path(const std::string& name);
 
 /// ${XDG_CACHE_HOME:-~/.cache}/quire/caches
 std::string saved_caches_folder();
+/// ${XDG_CACHE_HOME:-~/.cache}/quire/tier: where --cache-ram without --cache-disk puts the rest.
+std::string tier_folder();
 /// The file that the name of a saved cache means: a name without a slash is in that folder. Throws
 /// ArgumentError for a name that no file there may have.
 std::string saved_cache_path(const std::string& name);

@@ -104,8 +104,10 @@ void Options::choice(const std::string& name, std::string& value, std::vector<st
   const std::string unit = fmt::format("{}", fmt::join(choices, "|"));
   add(name, unit, help, [&value, name, choices = std::move(choices)](const std::string& text) {
     if (std::find(choices.begin(), choices.end(), text) == choices.end()) {
-      throw ArgumentError(
-          fmt::format("{} is '{}'; in this version: {}", name, text, fmt::join(choices, ", ")));
+      const std::string meant = nearest(text, choices);
+      throw ArgumentError(fmt::format("{} is '{}'; {}in this version: {}", name, text,
+                                      meant.empty() ? "" : fmt::format("did you mean {}? ", meant),
+                                      fmt::join(choices, ", ")));
     }
     value = text;
   });
@@ -115,6 +117,21 @@ void Options::integer(const std::string& name, std::optional<std::int64_t>& valu
                       IntegerRange range, const std::string& help, Suffix suffix) {
   add(name, "N", help, [&value, name, range, suffix](const std::string& text) {
     value = parse_integer(name, text, range, suffix);
+  });
+}
+
+void Options::tokens_or_share(const std::string& name, std::optional<std::int64_t>& tokens,
+                              std::optional<double>& share, IntegerRange range,
+                              const std::string& help) {
+  add(name, "N|N%", help, [&tokens, &share, name, range](const std::string& text) {
+    tokens.reset();
+    share.reset();
+    if (text.ends_with('%')) {
+      const std::string_view number = std::string_view(text).substr(0, text.size() - 1);
+      share = parse_number(name, number, {0, 100, true}) / 100;
+    } else {
+      tokens = parse_integer(name, text, range, Suffix::kSize);
+    }
   });
 }
 

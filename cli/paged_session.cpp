@@ -6,6 +6,7 @@
 
 #include "cli/figures.h"
 #include "cli/model_name.h"
+#include "cli/policy_session.h"
 #include "cli/session_setup.h"
 #include "quire/base/error.h"
 #include "quire/model/identity.h"
@@ -14,6 +15,7 @@ namespace quire::cli {
 namespace {
 
 constexpr std::int64_t kMostTokens = std::int64_t{1} << 40;
+constexpr std::int64_t kMostBytes = std::int64_t{1} << 46;
 
 cache::PagedCache& paged_cache(generate::Session& session) {
   return dynamic_cast<cache::PagedCache&>(session.cache());
@@ -21,25 +23,69 @@ cache::PagedCache& paged_cache(generate::Session& session) {
 
 }  // namespace
 
+void add_memory_choice(Options& options, MemoryChoice& choice) {
+  options.integer("--cache-ram", choice.ram, {1, kMostBytes},
+                  "Bytes of the cache in memory; the rest lies in a file", Suffix::kSize);
+  options.text("--cache-disk", "DIR[:SIZE]", choice.disk,
+               "Where that file is, and how large it may become");
+}
+
+cache::MemoryLimit memory_limit(const MemoryChoice& choice) {
+  QUIRE_CHECK(choice.ram || !choice.disk,
+              "--cache-disk takes what --cache-ram leaves over; give --cache-ram too");
+  if (!choice.ram) return {};
+  cache::MemoryLimit limit{*choice.ram, choice.disk.value_or(tier_folder()), 0};
+  // DIR:SIZE where a digit follows the last colon; a folder of such a name can be given with a
+  // slash behind it.
+  const std::size_t colon = limit.folder.rfind(':');
+  if (choice.disk && colon != std::string::npos && colon + 1 < limit.folder.size() &&
+      limit.folder[colon + 1] >= '0' && limit.folder[colon + 1] <= '9' &&
+      limit.folder.find('/', colon) == std::string::npos) {
+    limit.disk_bytes = parse_integer("--cache-disk", limit.folder.substr(colon + 1),
+                                     {1, kMostBytes}, Suffix::kSize);
+    limit.folder.resize(colon);
+  }
+  QUIRE_CHECK(!limit.folder.empty(), "--cache-disk is '", *choice.disk, "': it names no folder");
+  return limit;
+}
+
 void add_cache_choice(Options& options, CacheChoice& choice) {
-  options.choice("--cache", choice.kind, {"full", "paged"}, "What the cache keeps [full]");
-  options.integer("--budget", choice.budget, {1, kMostTokens}, "Tokens that all pages hold (paged)",
-                  Suffix::kSize);
+  options.choice("--cache", choice.kind, cache_kinds(), "What the cache keeps [full]");
+  options.tokens_or_share("--budget", choice.budget, choice.budget_share, {1, kMostTokens},
+                          "Tokens of all pages (paged), or of the documents that are attended to");
+  add_memory_choice(options, choice.memory);
   options.text("--save-cache", "F", choice.save, "Save what the documents left in the cache");
   options.text("--load-cache", "F", choice.load,
                "Begin with a saved cache; --file may be left out");
 }
 
 bool is_paged(const CacheChoice& choice, bool forks) {
-  return choice.kind == "paged" || choice.save || choice.load || forks;
+  return choice.kind == "paged" || choice.save || choice.load || choice.memory.ram || forks;
 }
 
 void check(const CacheChoice& choice, bool forks) {
-  QUIRE_CHECK(choice.kind != "full" || !is_paged({"", {}, choice.save, choice.load}, forks),
-              "--cache full is not made of pages; leave it out with --questions, --save-cache and "
-              "--load-cache");
+  if (is_policy(choice)) return check_policy(choice, forks);
+  QUIRE_CHECK(!choice.budget_share,
+              "--budget is a share of the documents; --cache paged and full "
+              "have none: give it in tokens");
+  QUIRE_CHECK(choice.kind != "full" ||
+                  !is_paged({"", choice.memory, {}, {}, choice.save, choice.load}, forks),
+              "--cache full is not made of pages; leave it out with --questions, --cache-ram, "
+              "--save-cache and --load-cache");
+  static_cast<void>(memory_limit(choice.memory));
   QUIRE_CHECK(!choice.budget || is_paged(choice, forks), "--budget bounds --cache paged, not full");
   if (choice.save) static_cast<void>(saved_cache_path(*choice.save));
+}
+
+void check_memory(const CacheChoice& choice, const cache::SavedCache* saved,
+                  const model::ModelFile& file, DType kv, std::int64_t budget_tokens) {
+  cache::PagedSpec spec;
+  spec.layers = file.cache_layers();
+  spec.kv = kv;
+  spec.budget_tokens = choice.budget.value_or(budget_tokens);
+  if (saved != nullptr) spec.page_tokens = saved->info().page_tokens;
+  spec.memory = memory_limit(choice.memory);
+  cache::check_memory(spec);
 }
 
 std::unique_ptr<cache::SavedCache> open_saved(const CacheChoice& choice, const Common& common,
@@ -63,6 +109,7 @@ PagedSession make_paged_session(const model::Model& model,
   cache::PagedSpec spec = model.paged_spec(kv);
   spec.budget_tokens = choice.budget.value_or(budget_tokens);
   if (saved != nullptr) spec.page_tokens = saved->info().page_tokens;
+  spec.memory = memory_limit(choice.memory);
   const Stopwatch watch;
   if (choice.save || choice.load) spec.identity = model::model_identity(model.file(), model.mode());
   auto pool = std::make_shared<cache::PagedPool>(std::move(spec));
@@ -118,6 +165,21 @@ Json paged_json(const cache::PagedPool& pool, std::int64_t tokens) {
   out["pages"] = counts.blocks - counts.free;
   out["hits"] = counts.hits;
   out["evictions"] = counts.evictions;
+  out["ram_bytes"] = pool.ram_bytes();
+  out["disk_bytes"] = pool.disk_bytes();
+  if (const auto tier = pool.tier_counts()) {
+    Json moved;
+    moved["ram_limit"] = pool.spec().memory.ram_bytes;
+    moved["method"] = tier->method;
+    moved["bytes_read"] = tier->bytes_read;
+    moved["bytes_written"] = tier->bytes_written;
+    moved["hits"] = tier->hits;
+    moved["read_ahead"] = tier->ahead;
+    moved["waits"] = tier->waits;
+    moved["lost"] = tier->lost;
+    moved["failed_writes"] = tier->failed_writes;
+    out["tier"] = std::move(moved);
+  }
   return out;
 }
 

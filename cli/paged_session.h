@@ -16,10 +16,23 @@
 
 namespace quire::cli {
 
+/// How much of a cache may be in memory.
+struct MemoryChoice {
+  std::optional<std::int64_t> ram;
+  std::optional<std::string> disk;  // DIR[:SIZE]
+};
+
+void add_memory_choice(Options& options, MemoryChoice& choice);
+/// What was asked for; no limit without --cache-ram. Throws ArgumentError for what is no
+/// DIR[:SIZE], and for --cache-disk without --cache-ram.
+cache::MemoryLimit memory_limit(const MemoryChoice& choice);
+
 /// What `run` is told about its cache.
 struct CacheChoice {
-  std::string kind;  // full, paged; empty: what the rest needs
+  std::string kind;  // full, paged, a policy; empty: what the rest needs
+  MemoryChoice memory;
   std::optional<std::int64_t> budget;
+  std::optional<double> budget_share;  // in (0, 1]; of policies
   std::optional<std::string> save, load;
 };
 
@@ -27,6 +40,10 @@ void add_cache_choice(Options& options, CacheChoice& choice);
 /// Throws ArgumentError when the options contradict each other. `forks`: there will be questions.
 void check(const CacheChoice& choice, bool forks);
 bool is_paged(const CacheChoice& choice, bool forks);
+
+/// Refuses a memory limit that a cache of `budget_tokens` cannot have, before anything is loaded.
+void check_memory(const CacheChoice& choice, const cache::SavedCache* saved,
+                  const model::ModelFile& file, DType kv, std::int64_t budget_tokens);
 
 /// Opens --load-cache, or nothing. Throws FormatError, IoError; ArgumentError where the cache holds
 /// another type than --kv asks for.
@@ -54,7 +71,8 @@ bool read_up_to(generate::Session& session, std::span<const std::int32_t> ids, c
 /// Saves the session as --save-cache asks; nothing without it. Returns the seconds it took.
 double save(const CacheChoice& choice, generate::Session& session, const model::Model& model);
 
-/// The figures of a paged cache for --json: policy, type, tokens, pages, page_tokens …
+/// The figures of a paged cache for --json: policy, type, tokens, pages, page_tokens …, and under a
+/// memory limit those of its tiers.
 Json paged_json(const cache::PagedPool& pool, std::int64_t tokens);
 
 }  // namespace quire::cli

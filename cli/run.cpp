@@ -10,6 +10,7 @@
 #include "cli/model_name.h"
 #include "cli/output.h"
 #include "cli/paged_session.h"
+#include "cli/policy_session.h"
 #include "cli/questions.h"
 #include "cli/run_prompt.h"
 #include "cli/sampling.h"
@@ -157,6 +158,24 @@ void write_answer(const Work& w, generate::Session& session, Report& report) {
   if (line_open) print("\n");
 }
 
+/// The same under a policy, whose budget applies to every token after the last document.
+void answer_under_policy(const Work& w, std::span<const std::int32_t> ids, Report& report) {
+  generate::Session session =
+      make_policy_session(w.model, w.prompts.tokenizer, w.a.cache, report.kv, w.context);
+  const auto document = static_cast<std::size_t>(w.prompts.document_tokens);
+  const Stopwatch reading;
+  bool finished = read_with_progress(session, ids.first(document), w.a.common);
+  if (finished) {
+    session.cache().end_reading();
+    finished = read_with_progress(session, ids.subspan(document), w.a.common);
+  }
+  report.times.read = reading.seconds();
+  report.read_tokens = static_cast<std::int64_t>(session.ids().size());
+  if (finished) write_answer(w, session, report);
+  report.cache_bytes = session.cache().bytes();
+  report.cache = policy_json(session, report.kv);
+}
+
 /// Reads the prompt, then writes the answer; a signal ends either.
 Report answer(const Work& w) {
   Report report;
@@ -172,6 +191,10 @@ Report answer(const Work& w) {
     if (read_document(w, paged, ids, report)) write_answer(w, paged.session, report);
     report.cache_bytes = paged.session.cache().bytes();
     report.cache = paged_json(*paged.pool, static_cast<std::int64_t>(paged.session.ids().size()));
+    return report;
+  }
+  if (is_policy(w.a.cache)) {
+    answer_under_policy(w, ids, report);
     return report;
   }
   generate::Session session(w.model, w.prompts.tokenizer, w.context, report.kv);
@@ -228,12 +251,13 @@ std::int64_t tokens_needed(const RunArguments& a, const Prompts& prompts, std::i
 /// What fits into memory of what would be needed; some questions then wait for others.
 std::int64_t budget_that_fits(const RunArguments& a, const model::ModelFile& file, DType kv,
                               std::int64_t needed) {
-  const model::MemoryPlan plan = file.plan(needed, kv);
-  if (a.sources.questions && plan.available > 0 && plan.total > plan.available) {
+  const std::int64_t ram = a.cache.memory.ram.value_or(0);
+  const model::MemoryPlan plan = limited_plan(file, needed, kv, ram);
+  if (ram == 0 && a.sources.questions && plan.available > 0 && plan.total > plan.available) {
     const std::int64_t left = plan.available - plan.weights - plan.work;
     if (left > plan.cache_per_token) return left / plan.cache_per_token;
   }
-  check_fits(file, needed, kv);
+  check_fits(file, needed, kv, ram);
   return needed;
 }
 
@@ -260,8 +284,11 @@ int run(Arguments arguments) {
   if (stop_signal() != 0) return signal_exit_code();
   QUIRE_CHECK(!a.cache.save || prompts.document_tokens > 0,
               "--save-cache: there is no document whose end could be told; give --file or --ids");
+  QUIRE_CHECK(!is_policy(a.cache) || prompts.document_tokens > 0, "--cache ", a.cache.kind,
+              ": there is no document that it could leave anything of; give --file or --ids");
   const std::int64_t needed = tokens_needed(a, prompts, context);
   const std::int64_t budget = budget_that_fits(a, *file, kv, needed);
+  check_memory(a.cache, saved.get(), *file, kv, budget);
   apply(a.common);
   const Loaded loaded = load_model(file, a.common);
   if (stop_signal() != 0) return signal_exit_code();

@@ -22,8 +22,19 @@ void check_prompt(std::int64_t prompt_tokens, std::int64_t context) {
   QUIRE_CHECK(prompt_tokens > 0, "the prompt is empty; give a PROMPT, --file or --ids");
 }
 
-void check_fits(const model::ModelFile& file, std::int64_t tokens, DType kv) {
-  const model::MemoryPlan plan = file.plan(tokens, kv);
+model::MemoryPlan limited_plan(const model::ModelFile& file, std::int64_t tokens, DType kv,
+                               std::int64_t cache_ram) {
+  model::MemoryPlan plan = file.plan(tokens, kv);
+  if (cache_ram > 0 && plan.cache > cache_ram) {
+    plan.total -= plan.cache - cache_ram;
+    plan.cache = cache_ram;
+  }
+  return plan;
+}
+
+void check_fits(const model::ModelFile& file, std::int64_t tokens, DType kv,
+                std::int64_t cache_ram) {
+  const model::MemoryPlan plan = limited_plan(file, tokens, kv, cache_ram);
   if (plan.available <= 0 || plan.total <= plan.available) return;
   const std::string numbers =
       fmt::format("weights {} + cache {} ({} tokens, {}) + work {} = {}, and {} of memory are free",
@@ -35,6 +46,7 @@ void check_fits(const model::ModelFile& file, std::int64_t tokens, DType kv) {
   if (fits > 0) {
     advice = fmt::format("--context {} fits{}", fits,
                          kv == DType::kF32 ? "; --kv f16 halves the cache" : "");
+    if (cache_ram > 0) advice = "give less --cache-ram";
   }
   throw OutOfMemory(fmt::format("{}: {}; {}", file.path(), numbers, advice));
 }

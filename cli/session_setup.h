@@ -19,8 +19,13 @@ std::int64_t context_of(const Common& common, const model::ModelFile& file);
 void check_prompt(std::int64_t prompt_tokens, std::int64_t context);
 
 /// Throws OutOfMemory with the numbers, and the option that would help, when the weights and a
-/// cache of `tokens` need more memory than there is.
-void check_fits(const model::ModelFile& file, std::int64_t tokens, DType kv);
+/// cache of `tokens` need more memory than there is. Of the cache at most `cache_ram` bytes count
+/// (0: all of it).
+void check_fits(const model::ModelFile& file, std::int64_t tokens, DType kv,
+                std::int64_t cache_ram = 0);
+/// The plan of so many tokens with that limit.
+model::MemoryPlan limited_plan(const model::ModelFile& file, std::int64_t tokens, DType kv,
+                               std::int64_t cache_ram);
 
 /// A model with its weights, and how long they took.
 struct Loaded {

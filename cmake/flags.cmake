@@ -17,6 +17,7 @@ endif()
 
 # Instruction sets in order of preference; QUIRE_ISA at run time forces one (quire/base/isa.h).
 set(QUIRE_ISAS avx512 portable)
+# (bf16 only for intrinsics behind has_bf16_dot(): no compiler forms them from ordinary code.)
 set(QUIRE_ISA_FLAGS_avx512
-  -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mprefer-vector-width=512)
+  -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16 -mprefer-vector-width=512)
 set(QUIRE_ISA_FLAGS_portable "")

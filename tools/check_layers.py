@@ -21,6 +21,7 @@ LINES = {
     "text": "base",
     "model": "tensor ops cache nn io text",
     "generate": "tensor ops cache text model",
+    "eval": "tensor ops cache text model generate",
     "train": "tensor ops cache grad nn io text model",
 }
 KERNEL = re.compile(r"(_cpu\.cpp|_simd\.cpp|_kernel\.h|_cuda\.cu|\.cuh)$")

@@ -25,7 +25,8 @@ Ids = npt.NDArray[np.int32]
 class Llama:
     """One model with one context of a fixed size; llama.cpp's defaults (f16 cache) but for what is named."""
 
-    def __init__(self, model: str, context: int, threads: int, flash: str) -> None:
+    def __init__(self, model: str, context: int, threads: int, flash: str, sequences: int = 1,
+                 kv: int = llama_cpp.GGML_TYPE_F16) -> None:
         llama_cpp.llama_backend_init()
         self.model = llama_cpp.llama_model_load_from_file(
             model.encode(), llama_cpp.llama_model_default_params())
@@ -35,6 +36,9 @@ class Llama:
         params.n_ctx = -(-context // 256) * 256  # whole pages of its cache
         params.n_batch = params.n_ubatch = CHUNK
         params.n_threads = params.n_threads_batch = threads
+        params.n_seq_max = sequences
+        params.kv_unified = True  # sequences that are copies of one share its cells
+        params.type_k = params.type_v = kv
         params.flash_attn_type = {"on": llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED,
                                   "off": llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED}[flash]
         self.context = llama_cpp.llama_init_from_model(self.model, params)
@@ -111,6 +115,12 @@ def sizes(text: str) -> list[int]:
     return [int(part) for part in text.split(",") if part]
 
 
+def be_quiet() -> None:
+    """llama.cpp logs dozens of lines per token. A callback in Python would cost time; C's abs() takes the level, does
+    nothing, and is quick. What fails is said by the checks above."""
+    llama_cpp.llama_log_set(ctypes.cast(ctypes.CDLL(None).abs, llama_cpp.llama_log_callback), ctypes.c_void_p())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
@@ -122,9 +132,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--flash", choices=("on", "off"), default="off")
     args = parser.parse_args()
-    # llama.cpp logs dozens of lines per token. A callback in Python would cost time; C's abs() takes the level, does
-    # nothing, and is quick. What fails is said by the checks above.
-    llama_cpp.llama_log_set(ctypes.cast(ctypes.CDLL(None).abs, llama_cpp.llama_log_callback), ctypes.c_void_p())
+    be_quiet()
     if args.tokenize:
         llama = Llama(args.model, 256, args.threads, args.flash)
         print(*llama.tokenize(pathlib.Path(args.tokenize).read_bytes()))
@@ -132,4 +140,5 @@ def main() -> None:
         print(json.dumps(measure(args)))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -161,13 +161,18 @@ class PosixFileOps final : public FileOps {
 
   void write_whole(const std::string& path,
                    std::span<const std::span<const std::byte>> parts) override {
+    write_parts(path, parts.size(), [&](std::size_t i) { return parts[i]; });
+  }
+
+  void write_parts(const std::string& path, std::size_t count,
+                   const std::function<std::span<const std::byte>(std::size_t)>& part) override {
     // The rename would replace a device or pipe by a plain file, which nobody means.
     struct stat status {};
     if (::stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode)) {
       throw IoError(path, kind_of(status.st_mode), 0);
     }
     Temporary temporary(path);
-    for (const std::span<const std::byte> part : parts) temporary.write(path, part);
+    for (std::size_t i = 0; i < count; ++i) temporary.write(path, part(i));
     temporary.publish(path);
     sync_directory_of(path);
   }
@@ -212,6 +217,10 @@ class PosixFileOps final : public FileOps {
 
   void remove(const std::string& path) override {
     if (::unlink(path.c_str()) != 0) throw IoError(path, "cannot remove", errno);
+  }
+
+  std::unique_ptr<ScratchFile> open_scratch(const std::string& folder) override {
+    return open_system_scratch(folder);
   }
 };
 

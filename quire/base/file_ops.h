@@ -2,10 +2,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
 #include <vector>
+
+#include "quire/base/scratch_file.h"
 
 namespace quire {
 
@@ -38,6 +41,10 @@ class FileOps {
   /// or not at all.
   virtual void write_whole(const std::string& path,
                            std::span<const std::span<const std::byte>> parts) = 0;
+  /// The same with parts that are made one after another: part(i) must stand until the next call.
+  /// What `part` throws is thrown, and no file appears.
+  virtual void write_parts(const std::string& path, std::size_t count,
+                           const std::function<std::span<const std::byte>(std::size_t)>& part) = 0;
   virtual bool exists(const std::string& path) = 0;
   /// The regular files of a folder, by name; none when there is no such folder. Throws IoError.
   virtual std::vector<FolderEntry> list(const std::string& folder) = 0;
@@ -46,6 +53,8 @@ class FileOps {
   virtual void make_folder(const std::string& folder) = 0;
   /// Throws IoError, also when there is no such file.
   virtual void remove(const std::string& path) = 0;
+  /// A file without a name, in a folder that exists. Throws IoError.
+  virtual std::unique_ptr<ScratchFile> open_scratch(const std::string& folder) = 0;
 };
 
 /// What the library uses: the operating system's files, or what a test installed.

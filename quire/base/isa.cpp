@@ -33,6 +33,12 @@ Isa isa() {
   return chosen;
 }
 
+bool has_bf16_dot() {
+  static const bool has =
+      isa() == Isa::kAvx512 && __builtin_cpu_supports("avx512bf16") && !__builtin_cpu_is("intel");
+  return has;
+}
+
 std::string_view to_string(Isa isa) { return isa == Isa::kAvx512 ? "avx512" : "portable"; }
 
 }  // namespace quire

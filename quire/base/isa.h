@@ -11,6 +11,11 @@ enum class Isa { kPortable, kAvx512 };
 /// Throws ArgumentError when QUIRE_ISA names an unknown set or one this processor lacks.
 Isa isa();
 
+/// Whether kernels multiply bf16 with the processor's own dot products (VDPBF16PS). They give the
+/// bits of two FMAs, denormals aside, so nothing else depends on it. Not on Intel's processors:
+/// there they do half as much in a cycle as FMAs of widened numbers.
+bool has_bf16_dot();
+
 /// "avx512" or "portable".
 std::string_view to_string(Isa isa);
 

@@ -26,6 +26,12 @@ struct F32 {
 struct I32 {
   __m512i v;
 };
+inline constexpr int kRegisters = 32;       // of 16 floats
+inline constexpr bool kHasBf16Dots = true;  // where has_bf16_dot() says so
+/// 16 pairs of bf16, the first of a pair in the low half of its 32 bits.
+struct Pairs {
+  __m512i v;
+};
 /// 64 bytes; as operand of dot4, 16 groups of 4.
 struct Bytes {
   __m512i v;
@@ -149,9 +155,66 @@ QUIRE_INLINE void store_bf16(void* p, F32 x) {
   _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_srli_epi32(kept, 16)));
 }
 
+QUIRE_INLINE Pairs load_pairs(const void* p) { return {_mm512_loadu_si512(p)}; }
+QUIRE_INLINE void store_pairs(void* p, Pairs x) { _mm512_storeu_si512(p, x.v); }
+/// The pair at p, 16 times.
+QUIRE_INLINE Pairs repeat_pair(const void* p) {
+  std::int32_t word;
+  __builtin_memcpy(&word, p, 4);
+  return {_mm512_set1_epi32(word)};
+}
+/// The 16 bf16 at `low` with the 16 at `high`.
+QUIRE_INLINE Pairs pair_up(const void* low, const void* high) {
+  const auto wide = [](const void* p) {
+    return _mm512_cvtepu16_epi32(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
+  };
+  return {_mm512_or_si512(wide(low), _mm512_slli_epi32(wide(high), 16))};
+}
+/// The same of 32 bf16 that follow one another.
+QUIRE_INLINE Pairs pair_halves(const void* p) {
+  const __m512i order = _mm512_or_si512(
+      _mm512_cvtepu16_epi32(_mm256_set_epi16(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0)),
+      _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_set_epi16(31, 30, 29, 28, 27, 26, 25, 24, 23,
+                                                               22, 21, 20, 19, 18, 17, 16)),
+                        16));
+  return {_mm512_permutexvar_epi16(order, _mm512_loadu_si512(p))};
+}
+/// The same of 32 at `low` and 32 at `high`: two vectors.
+QUIRE_INLINE void pair_up32(const void* low, const void* high, Pairs* to) {
+  const __m512i count = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  const __m512i first_order =
+      _mm512_or_si512(count, _mm512_slli_epi32(_mm512_add_epi32(count, _mm512_set1_epi32(32)), 16));
+  const __m512i second_order = _mm512_add_epi32(first_order, _mm512_set1_epi32(0x100010));
+  const __m512i a = _mm512_loadu_si512(low), b = _mm512_loadu_si512(high);
+  to[0].v = _mm512_permutex2var_epi16(a, first_order, b);
+  to[1].v = _mm512_permutex2var_epi16(a, second_order, b);
+}
+QUIRE_INLINE Pairs low_of(Pairs x) { return {_mm512_and_si512(x.v, _mm512_set1_epi32(0xffff))}; }
+QUIRE_INLINE Pairs high_of(Pairs x) {
+  return {_mm512_andnot_si512(_mm512_set1_epi32(0xffff), x.v)};
+}
+/// Of each pair, as floats.
+QUIRE_INLINE F32 widen_low(Pairs x) { return {_mm512_castsi512_ps(_mm512_slli_epi32(x.v, 16))}; }
+QUIRE_INLINE F32 widen_high(Pairs x) { return {_mm512_castsi512_ps(high_of(x).v)}; }
+/// Lane i pairs floats 2i and 2i + 1 of the 32 in a, b; rounded to nearest, ties to even. Needs
+/// has_bf16_dot() (quire/base/isa.h), as dot2 does: the compiler never chooses these by itself.
+QUIRE_INLINE Pairs round_pairs(F32 a, F32 b) {
+  return {reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(b.v, a.v))};
+}
+/// acc[i] = fma(low a[i], low b[i], fma(high a[i], high b[i], acc[i])); denormals count as 0.
+QUIRE_INLINE F32 dot2(F32 acc, Pairs a, Pairs b) {
+  return {
+      _mm512_dpbf16_ps(acc.v, reinterpret_cast<__m512bh>(a.v), reinterpret_cast<__m512bh>(b.v))};
+}
+
 /// Asks for the cache line at p; any address will do.
 QUIRE_INLINE void prefetch(const void* p) {
   _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
+}
+
+/// The same, for what is wanted later than L1 could keep it.
+QUIRE_INLINE void prefetch_far(const void* p) {
+  _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1);
 }
 
 QUIRE_INLINE I32 set1_i32(std::int32_t x) { return {_mm512_set1_epi32(x)}; }

@@ -18,6 +18,11 @@ struct F32 {
 struct I32 {
   alignas(64) std::int32_t v[16];
 };
+inline constexpr int kRegisters = 4;
+inline constexpr bool kHasBf16Dots = false;
+struct Pairs {
+  alignas(64) std::uint32_t v[16];
+};
 struct Bytes {
   alignas(64) std::uint8_t v[64];
 };
@@ -132,7 +137,61 @@ QUIRE_INLINE void store_bf16(void* p, F32 x) {
   }
 }
 
+QUIRE_INLINE Pairs load_pairs(const void* p) {
+  Pairs out;
+  __builtin_memcpy(out.v, p, 64);
+  return out;
+}
+QUIRE_INLINE void store_pairs(void* p, Pairs x) { __builtin_memcpy(p, x.v, 64); }
+QUIRE_INLINE Pairs repeat_pair(const void* p) {
+  Pairs out;
+  for (int i = 0; i < 16; ++i) __builtin_memcpy(out.v + i, p, 4);
+  return out;
+}
+QUIRE_INLINE Pairs pair_up(const void* low, const void* high) {
+  Pairs out;
+  for (int i = 0; i < 16; ++i)
+    out.v[i] = read<std::uint16_t>(low, i) | std::uint32_t{read<std::uint16_t>(high, i)} << 16;
+  return out;
+}
+QUIRE_INLINE Pairs pair_halves(const void* p) {
+  return pair_up(p, static_cast<const std::uint8_t*>(p) + 32);
+}
+QUIRE_INLINE void pair_up32(const void* low, const void* high, Pairs* to) {
+  to[0] = pair_up(low, high);
+  to[1] = pair_up(static_cast<const std::uint8_t*>(low) + 32,
+                  static_cast<const std::uint8_t*>(high) + 32);
+}
+QUIRE_INLINE Pairs low_of(Pairs x) {
+  for (int i = 0; i < 16; ++i) x.v[i] &= 0xffffu;
+  return x;
+}
+QUIRE_INLINE Pairs high_of(Pairs x) {
+  for (int i = 0; i < 16; ++i) x.v[i] &= 0xffff0000u;
+  return x;
+}
+QUIRE_INLINE F32 widen_high(Pairs x) {
+  F32 out;
+  x = high_of(x);
+  __builtin_memcpy(out.v, x.v, 64);
+  return out;
+}
+QUIRE_INLINE F32 widen_low(Pairs x) {
+  for (int i = 0; i < 16; ++i) x.v[i] <<= 16;
+  return widen_high(x);
+}
+QUIRE_INLINE Pairs round_pairs(F32 a, F32 b) {
+  Pairs out;
+  store_bf16(out.v, a);
+  store_bf16(out.v + 8, b);
+  return out;
+}
+QUIRE_INLINE F32 dot2(F32 acc, Pairs a, Pairs b) {
+  return fma(widen_low(a), widen_low(b), fma(widen_high(a), widen_high(b), acc));
+}
+
 QUIRE_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
+QUIRE_INLINE void prefetch_far(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 QUIRE_INLINE I32 set1_i32(std::int32_t x) {
   I32 out;

@@ -25,6 +25,7 @@ struct Entry {
   std::int64_t references = 0, pins = 0;
   std::int64_t children = 0;  // published successors
   bool published = false;
+  bool unfindable = false;  // published, but not in the index: it or one before it was lost
   Block parent;
   std::uint64_t used = 0;  // when its last reference went
   Hash128 key;
@@ -52,7 +53,7 @@ struct BlockPool::Impl {
   std::int32_t next_root = kFirstRoot;
   std::uint64_t clock = 0;
   std::int64_t held = 0, shared = 0, pinned = 0;
-  std::int64_t hits = 0, misses = 0, evictions = 0, duplicates = 0, collisions = 0;
+  std::int64_t hits = 0, misses = 0, evictions = 0, duplicates = 0, collisions = 0, lost = 0;
 
   Entry& at(Block block) {
     QUIRE_CHECK(block.index >= 0 && block.index < static_cast<std::int32_t>(entries.size()),
@@ -95,8 +96,8 @@ struct BlockPool::Impl {
   /// Takes a published block without successors out of the tree.
   void withdraw(std::int32_t i) {
     Entry& entry = entries[static_cast<std::size_t>(i)];
-    index.erase(entry.key);
-    entry.published = false;
+    if (!entry.unfindable) index.erase(entry.key);
+    entry.published = entry.unfindable = false;
     entry.tokens.clear();
     if (entry.parent.index <= kFirstRoot) {
       --roots.at(entry.parent.index).children;
@@ -116,6 +117,7 @@ struct BlockPool::Impl {
   void set_free(std::int32_t i) {
     ++entries[static_cast<std::size_t>(i)].generation;
     free.push_back(i);
+    if (spec.freed) spec.freed(i);
   }
 
   void evict_one() {
@@ -189,9 +191,9 @@ BlockCounts BlockPool::counts() const {
   const std::lock_guard lock(impl_->mutex);
   const Impl& p = *impl_;
   const auto free = static_cast<std::int64_t>(p.free.size());
-  return {p.spec.blocks, free,         p.held,      p.spec.blocks - free - p.held,
-          p.shared,      p.pinned,     p.hits,      p.misses,
-          p.evictions,   p.duplicates, p.collisions};
+  return {p.spec.blocks, free,         p.held,       p.spec.blocks - free - p.held,
+          p.shared,      p.pinned,     p.hits,       p.misses,
+          p.evictions,   p.duplicates, p.collisions, p.lost};
 }
 
 Block BlockPool::allocate() {
@@ -278,7 +280,7 @@ Block BlockPool::publish(Block block, Block parent, std::span<const std::int32_t
   QUIRE_CHECK(!entry.published && entry.references == 1, "block ", block.index,
               " is published or shared already");
   const bool first = parent.index <= kFirstRoot;
-  if (!first && !p.at(parent).published) return block;
+  if (!first && (!p.at(parent).published || p.at(parent).unfindable)) return block;
   const Hash128 key = p.hash(first ? p.root_at(parent).key : p.at(parent).key, tokens);
   std::int32_t same = -1;
   bool collides = false;
@@ -310,6 +312,29 @@ Block BlockPool::publish(Block block, Block parent, std::span<const std::int32_t
 bool BlockPool::published(Block block) const {
   const std::lock_guard lock(impl_->mutex);
   return impl_->at(block).published;
+}
+
+void BlockPool::lose(std::int32_t index) {
+  const std::lock_guard lock(impl_->mutex);
+  Impl& p = *impl_;
+  QUIRE_CHECK(index >= 0 && index < static_cast<std::int32_t>(p.entries.size()), "block ", index,
+              " of a pool with ", p.entries.size());
+  ++p.lost;
+  const auto hide = [&](Entry& entry) {
+    if (!entry.published || entry.unfindable) return false;
+    entry.unfindable = true;
+    p.index.erase(entry.key);
+    return true;
+  };
+  bool is_more = hide(p.entries[static_cast<std::size_t>(index)]);
+  while (is_more) {
+    is_more = false;
+    for (Entry& entry : p.entries) {
+      const bool follows = entry.published && entry.parent.index >= 0 &&
+                           p.entries[static_cast<std::size_t>(entry.parent.index)].unfindable;
+      if (follows && hide(entry)) is_more = true;
+    }
+  }
 }
 
 std::vector<Block> BlockPool::match(Block root, std::span<const std::int32_t> tokens) {

@@ -28,6 +28,8 @@ struct BlockPoolSpec {
   std::int64_t most_pinned = -1;  // blocks that pins may hold; -1: half of them
   /// Tests put a weak one here. Empty: XXH3 under a random key.
   std::function<Hash128(const Hash128& parent, std::span<const std::int32_t> tokens)> hash;
+  /// Told when nobody will ask for a block's content any more. It must not call the pool.
+  std::function<void(std::int32_t index)> freed;
 };
 
 /// Every block is free, held (by references) or cached (published, without a reference): free +
@@ -37,7 +39,7 @@ struct BlockCounts {
   std::int64_t shared = 0;  // of the held: by more than one reference
   std::int64_t pinned = 0;
   // Since the pool was made, in blocks.
-  std::int64_t hits = 0, misses = 0, evictions = 0, duplicates = 0, collisions = 0;
+  std::int64_t hits = 0, misses = 0, evictions = 0, duplicates = 0, collisions = 0, lost = 0;
 };
 
 /// Which blocks of a cache are whose: references, a search tree of full blocks by the tokens that
@@ -86,6 +88,9 @@ class BlockPool {
   /// hash of another block is the same, the block just stays unpublished.
   Block publish(Block block, Block parent, std::span<const std::int32_t> tokens);
   bool published(Block block) const;
+  /// The content of a block is gone: it and what was published behind it are found no more.
+  /// References stay as they are. Throws ArgumentError for an index beyond the pool.
+  void lose(std::int32_t index);
 
   /// The longest chain of published blocks that holds the beginning of these tokens, each with one
   /// reference more.

@@ -3,6 +3,8 @@
 #include <xxhash.h>
 
 #include <cstring>
+#include <memory>
+#include <new>
 #include <random>
 #include <vector>
 
@@ -15,6 +17,15 @@ Hash128 from(XXH128_hash_t hash) { return {hash.low64, hash.high64}; }
 
 Hash128 checksum(std::span<const std::byte> bytes) {
   return from(XXH3_128bits(bytes.data(), bytes.size()));
+}
+
+Hash128 checksum(std::span<const std::span<const std::byte>> parts) {
+  const std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> state(XXH3_createState(),
+                                                                              XXH3_freeState);
+  if (state == nullptr) throw std::bad_alloc();
+  XXH3_128bits_reset(state.get());
+  for (const auto part : parts) XXH3_128bits_update(state.get(), part.data(), part.size());
+  return from(XXH3_128bits_digest(state.get()));
 }
 
 std::string to_text(const Hash128& hash) {

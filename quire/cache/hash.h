@@ -16,6 +16,8 @@ struct Hash128 {
 
 /// Of these bytes: finds faults, not forgers.
 Hash128 checksum(std::span<const std::byte> bytes);
+/// Of the parts, as if they lay one after another.
+Hash128 checksum(std::span<const std::span<const std::byte>> parts);
 
 /// 32 hexadecimal digits.
 std::string to_text(const Hash128& hash);

@@ -14,6 +14,8 @@ std::vector<std::int64_t> KvCache::positions(std::int64_t N) const {
   return out;
 }
 
+bool KvCache::recover() { return false; }
+
 std::int64_t KvCache::adopt(std::span<const std::int32_t> /*ids*/) { return 0; }
 
 std::unique_ptr<KvCache> KvCache::fork() const {

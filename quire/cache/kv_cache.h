@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "quire/ops/attention/attention.h"
+#include "quire/ops/math/rope.h"
 #include "quire/tensor/tensor.h"
 
 namespace quire::cache {
@@ -14,6 +15,9 @@ namespace quire::cache {
 struct LayerSpec {
   std::int64_t H = 0, G = 0, K = 0, U = 0;
   AttentionSpec attention;
+  /// How queries and keys were turned before they came: for policies that look at them unturned.
+  /// rotary = 0: not at all, or nobody needs it.
+  RopeSpec rope = {};
 };
 
 /// What a cache says of itself.
@@ -57,6 +61,11 @@ class KvCache {
   virtual void advance(std::int64_t tokens) = 0;
   /// Drops all tokens from `length` on. Throws ArgumentError when it has fewer.
   virtual void truncate(std::int64_t length) = 0;
+
+  /// After append() or attend() threw IoError: drops the step under way and the tokens whose keys a
+  /// disk lost, with those behind them, so that they can be read again. False, and nothing is
+  /// dropped, where nothing was lost.
+  virtual bool recover();
 
   /// Takes over what is known already of the beginning of a text: an empty cache then holds the
   /// first tokens of `ids`, as if they had been read. Returns how many; 0 where a cache shares

@@ -9,12 +9,6 @@
 
 namespace quire::cache {
 
-struct PagedPool::Impl {
-  PagedSpec spec;
-  PageStore store;
-  BlockPool blocks;
-};
-
 namespace {
 
 std::int64_t pages_for(const PagedSpec& spec) {
@@ -34,16 +28,52 @@ BlockPoolSpec pool_spec(const PagedSpec& spec) {
 
 }  // namespace
 
-PagedPool::PagedPool(PagedSpec spec) {
-  const std::int64_t pages = pages_for(spec);
-  PageStore store(spec.layers, pages, spec.page_tokens, spec.kv);
-  impl_.reset(new Impl{spec, std::move(store), BlockPool(pool_spec(spec))});
+struct PagedPool::Impl {
+  PagedSpec spec;
+  PageStore store;
+  BlockPool blocks;
+
+  explicit Impl(const PagedSpec& from)
+      : spec(from),
+        store(spec.layers, pages_for(spec), spec.page_tokens, spec.kv, spec.memory, spec.identity,
+              [this](std::int32_t page) { blocks.lose(page); }),
+        blocks(pool_spec(spec, store)) {}
+
+  static BlockPoolSpec pool_spec(const PagedSpec& spec, PageStore& store) {
+    BlockPoolSpec out = cache::pool_spec(spec);
+    if (store.tier() != nullptr) out.freed = [&store](std::int32_t page) { store.forget(page); };
+    return out;
+  }
+};
+
+std::int64_t least_ram_bytes(const PagedSpec& spec) {
+  return PageStore::least_ram_bytes(spec.layers, pages_for(spec), spec.page_tokens, spec.kv);
 }
+
+void check_memory(const PagedSpec& spec) {
+  PageStore::check_limit(spec.layers, pages_for(spec), spec.page_tokens, spec.kv, spec.memory);
+}
+
+PagedPool::PagedPool(PagedSpec spec) : impl_(std::make_unique<Impl>(spec)) {}
 
 PagedPool::~PagedPool() = default;
 
 const PagedSpec& PagedPool::spec() const { return impl_->spec; }
 BlockCounts PagedPool::counts() const { return impl_->blocks.counts(); }
+std::optional<TierCounts> PagedPool::tier_counts() const {
+  const Tier* tier = impl_->store.tier();
+  return tier == nullptr ? std::nullopt : std::optional(tier->counts());
+}
+std::int64_t PagedPool::ram_bytes() const {
+  if (const auto tier = tier_counts())
+    return tier->in_memory * (page_bytes() / static_cast<std::int64_t>(spec().layers.size()));
+  const BlockCounts now = counts();
+  return (now.blocks - now.free) * page_bytes();
+}
+std::int64_t PagedPool::disk_bytes() const {
+  const auto tier = tier_counts();
+  return tier ? tier->on_disk * tier->record_bytes : 0;
+}
 BlockPool& PagedPool::blocks() const { return impl_->blocks; }
 PageStore& PagedPool::store() const { return impl_->store; }
 std::int64_t PagedPool::page_bytes() const {
@@ -82,7 +112,12 @@ void PagedCache::Impl::make_room(std::int64_t N) {
   const std::size_t before = blocks.size();
   if (length % Z() != 0 && !pages.make_writable(blocks[tail])) {
     const Block copy = pages.allocate();
-    pool->store().copy(blocks[tail].index, copy.index, length % Z());
+    try {
+      pool->store().copy(blocks[tail].index, copy.index, length % Z());
+    } catch (...) {
+      pages.release({&copy, 1});
+      throw;
+    }
     pages.release({&blocks[tail], 1});
     set_block(tail, copy);
   }
@@ -139,6 +174,20 @@ void PagedCache::Impl::truncate(std::int64_t to) {
   std::fill(layer_length.begin(), layer_length.end(), to);
 }
 
+void PagedCache::Impl::drop_lost(std::vector<Block>& found) const {
+  Tier* tier = pool->store().tier();
+  if (tier == nullptr || found.empty()) return;
+  std::vector<std::int32_t> pages;
+  for (const Block block : found) pages.push_back(block.index);
+  const std::vector<bool> is_whole = tier->check(pages);
+  for (std::size_t i = 0; i < found.size(); ++i)
+    if (!is_whole[i]) pool->blocks().lose(pages[i]);
+  const auto whole = static_cast<std::size_t>(std::find(is_whole.begin(), is_whole.end(), false) -
+                                              is_whole.begin());
+  pool->blocks().release(std::span(found).subspan(whole));
+  found.resize(whole);
+}
+
 std::unique_ptr<PagedCache::Impl> PagedCache::Impl::fork() const {
   pool->blocks().retain_root(root);
   auto out = std::make_unique<Impl>(pool, root, capacity);
@@ -185,13 +234,14 @@ void PagedCache::begin_step(std::span<const std::int32_t> ids) {
 }
 
 void PagedCache::append(std::int64_t layer, const Tensor& k_NGK, const Tensor& v_NGU) {
-  const KvPages pages = impl_->pool->store().pages(layer);
+  const auto layers = static_cast<std::int64_t>(impl_->layer_length.size());
+  QUIRE_CHECK(layer >= 0 && layer < layers, "layer is ", layer, ", but the cache has ", layers);
   const std::int64_t N = k_NGK.size(0);
   impl_->make_room(N);
   Tensor slot_N = Tensor::empty({N}, DType::kI64);
   for (std::int64_t n = 0; n < N; ++n)
     slot_N.mutable_data<std::int64_t>()[n] = impl_->slot(impl_->length + n);
-  kv_write(pages, k_NGK, v_NGU, slot_N);
+  impl_->pool->store().write(layer, k_NGK, v_NGU, slot_N);
   impl_->layer_length[static_cast<std::size_t>(layer)] = impl_->length + N;
 }
 
@@ -206,14 +256,25 @@ KvView PagedCache::view(std::int64_t layer) const {
 Tensor PagedCache::attend(std::int64_t layer, const Tensor& q_NHK) {
   Tensor start_J = Tensor::zeros({2}, DType::kI32);
   start_J.mutable_data<std::int32_t>()[1] = static_cast<std::int32_t>(q_NHK.size(0));
-  const KvView kv = view(layer);
+  PageStore::Reading reading = impl_->pool->store().read(layer, impl_->table);
+  reading.view.length_BG = &impl_->layer_length[static_cast<std::size_t>(layer)];
   AttentionSpec spec = impl_->pool->spec().layers[static_cast<std::size_t>(layer)].attention;
   spec.alignment = Alignment::kBottomRight;
-  return attention(q_NHK, start_J, kv, spec).out_NHU;
+  return attention(q_NHK, start_J, reading.view, spec).out_NHU;
 }
 
 void PagedCache::advance(std::int64_t tokens) { impl_->advance(tokens); }
 void PagedCache::truncate(std::int64_t length) { impl_->truncate(length); }
+
+bool PagedCache::recover() {
+  const Tier* tier = impl_->pool->store().tier();
+  const auto& pages = impl_->table;  // also those of the step under way
+  if (tier == nullptr || std::none_of(pages.begin(), pages.end(),
+                                      [&](std::int32_t page) { return tier->is_lost(page); }))
+    return false;
+  impl_->truncate(intact());
+  return true;
+}
 
 std::int64_t PagedCache::adopt(std::span<const std::int32_t> ids) {
   QUIRE_CHECK(impl_->length == 0, "a cache of ", impl_->length,
@@ -221,6 +282,7 @@ std::int64_t PagedCache::adopt(std::span<const std::int32_t> ids) {
   impl_->truncate(0);  // pages of an unfinished step go back
   const auto most = std::min(ids.size(), static_cast<std::size_t>(impl_->capacity));
   std::vector<Block> found = impl_->pool->blocks().match(impl_->root, ids.first(most));
+  impl_->drop_lost(found);
   const std::size_t tokens = found.size() * static_cast<std::size_t>(impl_->Z());
   impl_->hold(ids.first(tokens), std::move(found));
   return impl_->length;
@@ -250,6 +312,15 @@ const std::shared_ptr<PagedPool>& PagedCache::pool() const { return impl_->pool;
 std::span<const std::int32_t> PagedCache::tokens() const { return impl_->tokens; }
 std::span<const std::int32_t> PagedCache::table() const {
   return std::span(impl_->table).first(static_cast<std::size_t>(impl_->pages_of(impl_->length)));
+}
+
+std::int64_t PagedCache::intact() const {
+  const Tier* tier = impl_->pool->store().tier();
+  if (tier == nullptr) return impl_->length;
+  const auto held = table();
+  const auto lost = std::find_if(held.begin(), held.end(),
+                                 [&](std::int32_t page) { return tier->is_lost(page); });
+  return std::min((lost - held.begin()) * impl_->Z(), impl_->length);
 }
 
 void PagedCache::restore(std::span<const std::int32_t> tokens, std::vector<Block> blocks) {

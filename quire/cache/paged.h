@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "quire/base/dtype.h"
 #include "quire/cache/block_pool.h"
 #include "quire/cache/kv_cache.h"
+#include "quire/cache/tier.h"
 
 namespace quire::cache {
 
@@ -21,14 +23,23 @@ struct PagedSpec {
   /// What computed the keys: model, mode, rope. Prefixes are found only under the same name.
   std::string identity;
   BlockPoolSpec blocks;  // most_pinned and hash are taken from here
+  /// With a limit, pages that memory has no room for lie in a file. Not a bit depends on it.
+  MemoryLimit memory;
 };
+
+/// The smallest memory.ram_bytes of such a pool.
+std::int64_t least_ram_bytes(const PagedSpec& spec);
+/// Throws ArgumentError, as making the pool would, for a memory limit that is too small or too
+/// large for the disk's bound.
+void check_memory(const PagedSpec& spec);
 
 class PageStore;
 
 /// Pages that any number of caches share. Thread-safe; caches keep it alive.
 class PagedPool {
  public:
-  /// Throws ArgumentError (sizes, dtype), OutOfMemory (no address range).
+  /// Throws ArgumentError (sizes, dtype; a memory limit below least_ram_bytes, naming it, or more
+  /// than fits on the disk), OutOfMemory (no address range), IoError (no file for the rest).
   explicit PagedPool(PagedSpec spec);
   ~PagedPool();
   PagedPool(const PagedPool&) = delete;
@@ -36,6 +47,11 @@ class PagedPool {
 
   const PagedSpec& spec() const;
   BlockCounts counts() const;
+  /// Nothing without a memory limit, or where all pages fit into it.
+  std::optional<TierCounts> tier_counts() const;
+  /// Bytes that the pages which are held or kept take in memory; in the file, where there is one.
+  std::int64_t ram_bytes() const;
+  std::int64_t disk_bytes() const;
   BlockPool& blocks() const;
   PageStore& store() const;
   /// Keys, values and scales of a page.
@@ -49,6 +65,10 @@ class PagedPool {
 /// One sequence in pages of a pool: the bits of a ContiguousCache with the same tokens, whatever
 /// the size and the place of the pages. Full pages are found again by other sequences (adopt) once
 /// their tokens were told (begin_step); what is shared is copied before it is written.
+///
+/// Under a memory limit append() and attend() also throw IoError, when a page cannot be read back
+/// as it was written, or written at all: nothing else is ever read in its place. recover() then
+/// leaves what is still whole, and what followed can be read again.
 class PagedCache : public KvCache {
  public:
   /// Sequences of another `salt` never share a page. Throws ArgumentError for capacity < 1.
@@ -64,7 +84,9 @@ class PagedCache : public KvCache {
   Tensor attend(std::int64_t layer, const Tensor& q_NHK) override;
   void advance(std::int64_t tokens) override;
   void truncate(std::int64_t length) override;
-  /// Finds whole pages. Throws ArgumentError when the cache is not empty.
+  bool recover() override;
+  /// Finds whole pages; those on disk are read and checked. Throws ArgumentError when the cache is
+  /// not empty.
   std::int64_t adopt(std::span<const std::int32_t> ids) override;
   std::unique_ptr<KvCache> fork() const override;
   std::unique_ptr<PagedCache> fork_paged() const;
@@ -81,7 +103,10 @@ class PagedCache : public KvCache {
   std::span<const std::int32_t> tokens() const;
   /// The pages of the tokens, in order.
   std::span<const std::int32_t> table() const;
-  /// The keys and values of a layer with the tokens that were appended last.
+  /// The leading tokens none of whose pages is known to be lost.
+  std::int64_t intact() const;
+  /// The keys and values of a layer with the tokens that were appended last. Throws ArgumentError
+  /// where a memory limit holds: pages have no lasting place.
   KvView view(std::int64_t layer) const;
 
   /// Makes an empty cache hold `tokens` in `blocks`, one reference each, which it takes over: how a
@@ -121,8 +146,8 @@ class PagedBatch : public KvCache {
   std::int64_t bytes() const override;
   std::int64_t bytes_per_token() const override;
 
-  /// The leading positions whose pages are read once for all sequences of this step; a multiple of
-  /// 256.
+  /// The leading positions whose pages attention reads once for all sequences of this step, in the
+  /// first layer: shared_keys().
   std::int64_t shared() const;
 
  private:

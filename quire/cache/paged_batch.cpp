@@ -5,24 +5,18 @@
 #include "quire/base/error.h"
 #include "quire/cache/paged.h"
 #include "quire/cache/paged_sequence.h"
-#include "quire/cache/shared_attention.h"
+#include "quire/ops/attention/shared_attention.h"
 
 namespace quire::cache {
-namespace {
-
-constexpr std::int64_t kChunk = 256;  // attention's partial results begin at multiples of it
-
-}  // namespace
-
 struct PagedBatch::Impl {
   std::vector<PagedCache*> caches;
   std::vector<PagedCache::Impl*> sequences;
   std::vector<std::int64_t> counts;
   Tensor start_J;
-  // Of the step under way: rows of page numbers as wide as the longest, and positions that are
-  // shared.
+  // Of the step under way: rows of page numbers as wide as the longest.
   std::vector<std::int32_t> table_BW;
-  std::int64_t W = 0, shared = 0;
+  std::vector<std::int64_t> length_B;  // of the layer that is viewed
+  std::int64_t W = 0;
   Tensor slot_N;
   bool is_prepared = false;
 
@@ -50,20 +44,22 @@ struct PagedBatch::Impl {
                 table_BW.begin() + static_cast<std::ptrdiff_t>(b) * W);
       for (std::int64_t t = 0; t < counts[b]; ++t) *slot++ = s.slot(s.length + t);
     }
-    shared = common_positions();
     is_prepared = true;
   }
 
-  std::int64_t common_positions() const {
-    const PagedCache::Impl& first = *sequences.front();
-    std::int64_t pages = static_cast<std::int64_t>(first.table.size()), shortest = first.length;
-    for (const PagedCache::Impl* s : sequences) {
-      const auto most = std::min<std::int64_t>(pages, static_cast<std::int64_t>(s->table.size()));
-      pages = std::mismatch(s->table.begin(), s->table.begin() + most, first.table.begin()).first -
-              s->table.begin();
-      shortest = std::min(shortest, s->length);
-    }
-    return std::min(pages * first.Z(), shortest) / kChunk * kChunk;
+  /// What attention sees of a layer, the tokens included that were appended to it in this step.
+  KvView completed(KvView view, std::int64_t layer) {
+    length_B.clear();
+    for (const auto* s : sequences)
+      length_B.push_back(s->layer_length[static_cast<std::size_t>(layer)]);
+    view.W = W;
+    view.length_BG = length_B.data();
+    return view;
+  }
+  AttentionSpec attention_of(std::int64_t layer) const {
+    AttentionSpec spec = pool().spec().layers[static_cast<std::size_t>(layer)].attention;
+    spec.alignment = Alignment::kBottomRight;
+    return spec;
   }
 };
 
@@ -126,11 +122,10 @@ std::vector<std::int64_t> PagedBatch::positions(std::int64_t N) const {
 }
 
 void PagedBatch::append(std::int64_t layer, const Tensor& k_NGK, const Tensor& v_NGU) {
-  const KvPages pages = impl_->pool().store().pages(layer);
   QUIRE_CHECK(k_NGK.size(0) == impl_->N(), "k_NGK has ", k_NGK.size(0),
               " tokens, but the batch was made for ", impl_->N());
   impl_->prepare();
-  kv_write(pages, k_NGK, v_NGU, impl_->slot_N);
+  impl_->pool().store().write(layer, k_NGK, v_NGU, impl_->slot_N);
   for (std::size_t b = 0; b < impl_->counts.size(); ++b) {
     PagedCache::Impl& s = *impl_->sequences[b];
     s.layer_length[static_cast<std::size_t>(layer)] = s.length + impl_->counts[b];
@@ -139,18 +134,10 @@ void PagedBatch::append(std::int64_t layer, const Tensor& k_NGK, const Tensor& v
 
 Tensor PagedBatch::attend(std::int64_t layer, const Tensor& q_NHK) {
   impl_->prepare();
-  KvView view = impl_->pool().store().view(layer);
-  std::vector<std::int64_t> lengths;
-  for (const auto* s : impl_->sequences)
-    lengths.push_back(s->layer_length[static_cast<std::size_t>(layer)]);
-  view.table = impl_->table_BW.data();
-  view.W = impl_->W;
-  view.length_BG = lengths.data();
-  AttentionSpec spec = impl_->pool().spec().layers[static_cast<std::size_t>(layer)].attention;
-  spec.alignment = Alignment::kBottomRight;
-  if (impl_->shared > 0 && impl_->sequences.size() > 1 && can_share(spec))
-    return shared_attention(q_NHK, impl_->start_J, view, spec, impl_->shared);
-  return attention(q_NHK, impl_->start_J, view, spec).out_NHU;
+  PageStore::Reading reading = impl_->pool().store().read(layer, impl_->table_BW);
+  return attention(q_NHK, impl_->start_J, impl_->completed(reading.view, layer),
+                   impl_->attention_of(layer))
+      .out_NHU;
 }
 
 void PagedBatch::advance(std::int64_t tokens) {
@@ -175,7 +162,16 @@ std::int64_t PagedBatch::bytes_per_token() const { return impl_->pool().store().
 
 std::int64_t PagedBatch::shared() const {
   impl_->prepare();
-  return impl_->shared;
+  KvView view;
+  view.Z = impl_->pool().store().Z();
+  view.table = impl_->table_BW.data();
+  view.W = impl_->W;
+  // As it will be when the tokens of the step are there.
+  impl_->length_B.resize(impl_->counts.size());
+  for (std::size_t b = 0; b < impl_->counts.size(); ++b)
+    impl_->length_B[b] = impl_->sequences[b]->length + impl_->counts[b];
+  view.length_BG = impl_->length_B.data();
+  return shared_keys(impl_->start_J, view, impl_->attention_of(0));
 }
 
 }  // namespace quire::cache

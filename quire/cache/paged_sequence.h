@@ -36,6 +36,8 @@ struct PagedCache::Impl {
   }
   void advance(std::int64_t N);
   void truncate(std::int64_t to);
+  /// Lets go of the pages from the first one on that cannot be read back from disk.
+  void drop_lost(std::vector<Block>& found) const;
   std::unique_ptr<Impl> fork() const;
   /// From now on the sequence has these pages, whose references it takes over.
   void hold(std::span<const std::int32_t> ids, std::vector<Block> held);

@@ -71,38 +71,59 @@ void pad(std::vector<std::byte>& out, std::uint64_t offset, std::uint64_t unit) 
   while ((out.size() + offset) % unit != 0) out.push_back(std::byte{0});
 }
 
-/// The pages as they go to the file.
-struct Pages {
-  std::vector<std::byte> tail, scales;
-  std::vector<std::span<const std::byte>> parts;  // data, scales of each page
-  std::vector<Hash128> checksums;
-};
-
-Pages collect(const PagedCache& cache) {
-  const PageStore& store = cache.pool()->store();
-  const auto table = cache.table();
-  const auto scale_bytes = static_cast<std::size_t>(store.scale_bytes());
-  const std::int64_t in_tail = cache.length() % store.Z();
-  Pages out;
-  out.scales.resize(table.size() * scale_bytes);
-  for (std::size_t i = 0; i < table.size(); ++i) {
-    const bool is_tail = i + 1 == table.size() && in_tail != 0;
-    if (is_tail) {
-      out.tail.resize(static_cast<std::size_t>(store.data_bytes()));
-      store.copy_data(table[i], in_tail, out.tail);
+/// The pages as they go to the file: data, then scales where there are some, of each.
+class Pages {
+ public:
+  explicit Pages(const PagedCache& cache)
+      : store_(cache.pool()->store()),
+        table_(cache.table()),
+        per_page_(store_.scale_bytes() > 0 ? 2 : 1),
+        in_tail_(cache.length() % store_.Z()),
+        checksums_(count()) {
+    const auto sum = [&](std::size_t i, std::vector<std::byte>& memory) {
+      checksums_[i] = checksum(part(i, memory));
+    };
+    if (store_.tier() != nullptr) {
+      for (std::size_t i = 0; i < count(); ++i) sum(i, memory_);
+    } else {
+      thread_pool().run(static_cast<std::int64_t>(count()), [&](std::int64_t i) {
+        std::vector<std::byte> memory;
+        sum(static_cast<std::size_t>(i), memory);
+      });
     }
-    out.parts.push_back(is_tail ? std::span<const std::byte>(out.tail) : store.data(table[i]));
-    if (scale_bytes == 0) continue;
-    const auto scales = std::span(out.scales).subspan(i * scale_bytes, scale_bytes);
-    store.copy_scales(table[i], is_tail ? in_tail : store.Z(), scales);
-    out.parts.push_back(scales);
   }
-  out.checksums.resize(out.parts.size());
-  thread_pool().run(static_cast<std::int64_t>(out.parts.size()), [&](std::int64_t i) {
-    out.checksums[static_cast<std::size_t>(i)] = checksum(out.parts[static_cast<std::size_t>(i)]);
-  });
-  return out;
-}
+
+  std::size_t count() const { return table_.size() * per_page_; }
+  std::span<const Hash128> checksums() const { return checksums_; }
+  std::uint64_t bytes() const {
+    return table_.size() * static_cast<std::uint64_t>(store_.data_bytes() + store_.scale_bytes());
+  }
+  std::span<const std::byte> part(std::size_t i) { return part(i, memory_); }
+
+ private:
+  /// Where it lies, or in `memory`.
+  std::span<const std::byte> part(std::size_t i, std::vector<std::byte>& memory) const {
+    const std::int32_t page = table_[i / per_page_];
+    const bool is_tail = i / per_page_ + 1 == table_.size() && in_tail_ != 0;
+    const std::int64_t slots = is_tail ? in_tail_ : store_.Z();
+    if (i % per_page_ == 1) {
+      memory.resize(static_cast<std::size_t>(store_.scale_bytes()));
+      store_.copy_scales(page, slots, memory);
+      return memory;
+    }
+    if (!is_tail && store_.tier() == nullptr) return store_.data(page);
+    memory.resize(static_cast<std::size_t>(store_.data_bytes()));
+    store_.copy_data(page, slots, memory);
+    return memory;
+  }
+
+  const PageStore& store_;
+  std::span<const std::int32_t> table_;
+  std::size_t per_page_;
+  std::int64_t in_tail_;
+  std::vector<Hash128> checksums_;
+  std::vector<std::byte> memory_;
+};
 
 }  // namespace
 
@@ -112,7 +133,7 @@ void save_cache(const PagedCache& cache, const std::string& path, const std::str
   QUIRE_CHECK(!tokens.empty(), "a cache without tokens is not worth a file");
   QUIRE_CHECK(std::none_of(tokens.begin(), tokens.end(), [](std::int32_t id) { return id < 0; }),
               "a cache whose tokens were not told cannot be saved");
-  const Pages pages = collect(cache);
+  Pages pages(cache);
   const std::string json = header_text(cache, model, created);
   std::vector<std::byte> meta;
   put<char>(meta, json);
@@ -122,17 +143,18 @@ void save_cache(const PagedCache& cache, const std::string& path, const std::str
   std::vector<std::int64_t> positions(tokens.size());
   std::iota(positions.begin(), positions.end(), 0);
   put<std::int64_t>(meta, positions);
-  put<Hash128>(meta, pages.checksums);
+  put<Hash128>(meta, pages.checksums());
   pad(meta, sizeof(Head), kPageAlignment);
 
   Head head{kMagic, kVersion, kByteOrder, sizeof(Head) + meta.size(), json.size(), 0, {}, 0};
   head.pages_begin = head.file_bytes;
-  for (const auto part : pages.parts) head.file_bytes += part.size();
+  head.file_bytes += pages.bytes();
   head.meta = checksum(meta);
   head.own = checksum_of(head);
-  std::vector<std::span<const std::byte>> parts = {std::as_bytes(std::span(&head, 1)), meta};
-  parts.insert(parts.end(), pages.parts.begin(), pages.parts.end());
-  file_ops().write_whole(path, parts);
+  file_ops().write_parts(path, 2 + pages.count(), [&](std::size_t i) -> std::span<const std::byte> {
+    if (i == 0) return std::as_bytes(std::span(&head, 1));
+    return i == 1 ? std::span<const std::byte>(meta) : pages.part(i - 2);
+  });
 }
 
 void SavedCache::refuse(const std::string& why) const { throw FormatError(path_, why); }
@@ -304,12 +326,18 @@ std::unique_ptr<PagedCache> SavedCache::load(const std::shared_ptr<PagedPool>& p
     for (std::int64_t i = 0; i < pages(); ++i) blocks.push_back(pool->blocks().allocate());
     thread_pool().run(pages(), [&](std::int64_t i) {
       const std::int32_t page = blocks[static_cast<std::size_t>(i)].index;
-      const std::span<std::byte> data = pool->store().data(page);
+      std::span<std::byte> data = pool->store().data(page);
+      std::vector<std::byte> memory;
+      if (data.empty()) {
+        memory.resize(static_cast<std::size_t>(data_bytes_));
+        data = memory;
+      }
       std::vector<std::byte> scales(static_cast<std::size_t>(scale_bytes_));
       file_->read_at(page_at(i), data);
       if (scale_bytes_ > 0)
         file_->read_at(page_at(i) + static_cast<std::uint64_t>(data_bytes_), scales);
       check_page(i, data, scales);
+      if (!memory.empty()) pool->store().set_data(page, memory);
       pool->store().set_scales(page, scales);
     });
     cache->restore(tokens_, blocks);

@@ -30,7 +30,7 @@ struct SavedCacheInfo {
 /// `created`).
 ///
 /// Throws  ArgumentError for a cache without tokens, or one whose tokens were not told; IoError.
-/// Memory  the header; for i8 also the scales.
+/// Memory  the header, and one page; each page is read twice.
 void save_cache(const PagedCache& cache, const std::string& path, const std::string& model,
                 std::int64_t created);
 

@@ -49,7 +49,9 @@ bool Session::read(std::span<const std::int32_t> ids, const Progress& progress,
   const auto tokens = static_cast<std::int64_t>(ids.size());
   const std::int64_t step = checked_chunk(chunk, impl_->model);
   check_room(tokens, impl_->length(), context());
-  if (tokens > 0) impl_->catch_up();
+  // What the cache lacks; the hidden state of the last id is not needed, so nothing is read twice
+  // after a truncation (which a cache that has left something out could not do).
+  if (tokens > 0) impl_->feed_rest();
   std::int64_t begin = 0;
   if (tokens > 0 && impl_->length() == 0) {
     // What another sequence has read already need not be read again.

@@ -20,15 +20,36 @@ struct Session::Impl {
   std::optional<Tensor> hidden_1D;  // of the last id, once the cache holds it
   std::optional<Tensor> logits_V;   // made of hidden_1D when asked for
 
+  static constexpr int kMostLosses = 8;  // of one chunk, before a disk is given up
+
   std::int64_t length() const { return static_cast<std::int64_t>(ids.size()); }
 
   void feed(std::span<const std::int32_t> part) {
     hidden_1D.reset();
     logits_V.reset();
-    const Tensor hidden_ND = model.forward(part, *cache);
+    const Tensor hidden_ND = forward(part);
     const auto n = static_cast<std::int64_t>(part.size());
     // A copy: a view would keep the whole chunk alive.
     hidden_1D = hidden_ND.slice(0, n - 1, n).to(DType::kF32);
+  }
+
+  /// model.forward(); what a disk lost of the ids before `part` is read again, a few times.
+  Tensor forward(std::span<const std::int32_t> part) {
+    const std::int64_t before = cache->length();
+    for (int losses = 0;; ++losses) {
+      try {
+        while (cache->length() < before) {
+          const std::int64_t begin = cache->length();
+          const std::int64_t count = std::min(before - begin, model.max_chunk());
+          static_cast<void>(model.forward(std::span(ids).subspan(static_cast<std::size_t>(begin),
+                                                                 static_cast<std::size_t>(count)),
+                                          *cache));
+        }
+        return model.forward(part, *cache);
+      } catch (const IoError&) {
+        if (losses == kMostLosses || !cache->recover()) throw;
+      }
+    }
   }
 
   /// Feeds the ids that the cache does not hold.

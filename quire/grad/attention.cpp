@@ -72,7 +72,7 @@ Call call_of(const Var& q_NHK, const Tensor& start_J, const KvPool& pool, const 
 
 Tensor in(DType dtype, Tensor x) { return x.dtype() == dtype ? std::move(x) : x.to(dtype); }
 
-/// What backward needs, and its call. Shared by the places of out and lse on the tape.
+/// What backward needs, and its call.
 class Recorded {
  public:
   Recorded(Call call, AttentionResult result, KvPool pool, const std::vector<Var>& inputs)
@@ -88,6 +88,7 @@ class Recorded {
     q_dtype_ = inputs[0].dtype();
   }
 
+  /// `dout` or `dlse` is empty where the loss does not use it.
   Tensors gradients(const Tensor& dout, const Tensor& dlse) const {
     for (const Saved& saved : saved_) (void)saved.tensor();
     pool_.state().notice_writes();
@@ -99,17 +100,19 @@ class Recorded {
     if (needs_[3]) out.dbias = zeros_like(dbias, call_.bias);
     if (needs_[4]) out.dslope_H = zeros_like(dslope, call_.slope_H);
     if (needs_[5]) out.dsink_H = zeros_like(dsink, call_.sink_H);
-    attention_backward(out, in(call_.q_NHK.dtype(), dout), dlse, call_.q_NHK, call_.start_J, kv,
-                       call_.spec, result_);
+    const bool no_dout = dout.rank() == 1;  // (that of no queries has three)
+    attention_backward(out, no_dout ? zeros_like_out() : in(call_.q_NHK.dtype(), dout), dlse,
+                       call_.q_NHK, call_.start_J, kv, call_.spec, result_);
     const DType pages = call_.kv.dtype;
     if (needs_[1]) dk = in(pages, std::move(dk));
     if (needs_[2]) dv = in(pages, std::move(dv));
     return {in(q_dtype_, std::move(out.dq_NHK)), dk, dv, dbias, dslope, dsink};
   }
 
-  Tensor no_dout() const { return Tensor::zeros(result_.out_NHU.shape(), result_.out_NHU.dtype()); }
-
  private:
+  Tensor zeros_like_out() const {
+    return Tensor::zeros(result_.out_NHU.shape(), result_.out_NHU.dtype());
+  }
   static float* zeros_like(Tensor& to, const Tensor& x) {
     to = Tensor::zeros(x.shape(), DType::kF32);
     return to.mutable_data<float>();
@@ -140,13 +143,10 @@ AttentionVars attention(const Var& q_NHK, const Tensor& start_J, const KvPool& p
   pool.state().mark_seen(call.kv, start_J.size(0) - 1);
   const auto recorded =
       std::make_shared<const Recorded>(std::move(call), std::move(result), pool, inputs);
-  Var out_var = record_once("attention", std::move(out), inputs, [recorded](const Tensor& dout) {
-    return recorded->gradients(dout, Tensor());
-  });
-  Var lse_var = record_once("attention", std::move(lse), inputs, [recorded](const Tensor& dlse) {
-    return recorded->gradients(recorded->no_dout(), dlse);
-  });
-  return {std::move(out_var), std::move(lse_var)};
+  const Vars results = record_once(
+      "attention", {std::move(out), std::move(lse)}, inputs,
+      [recorded](std::span<const Tensor> d) { return recorded->gradients(d[0], d[1]); });
+  return {results[0], results[1]};
 }
 
 }  // namespace quire::grad

@@ -52,10 +52,10 @@ struct AttentionVars {
 /// kv    tables, lengths and positions; its pages, sizes and bias are those of `pool` and `biases`
 /// spec  slopes and sinks are those of `biases`; a mask must live as long as the tape
 ///
-/// The tables are copied. A loss that uses both out and lse costs two passes of
-/// attention_backward. A key that backward needs and that was overwritten since (by kv_write, or
-/// through any tensor of the pages) is an error in backward; appending behind the lengths is not.
-/// bf16 and f16 queries: out is kept in f32 for backward. Throws as attention() does.
+/// The tables are copied. A loss may use out, lse or both: each backward pass calls
+/// attention_backward once. A key that backward needs and that was overwritten since (by kv_write,
+/// or through any tensor of the pages) is an error in backward; appending behind the lengths is
+/// not. bf16 and f16 queries: out is kept in f32 for backward. Throws as attention() does.
 AttentionVars attention(const Var& q_NHK, const Tensor& start_J, const KvPool& pool,
                         const KvView& kv, const AttentionSpec& spec,
                         const AttentionBiases& biases = {});

@@ -38,37 +38,61 @@ const Var& Saved::var() const {
   return var_;
 }
 
-Var record(std::string_view op, Tensor value, Vars inputs,
-           std::function<Vars(const Var&)> backward) {
-  auto node = std::make_unique<Node>();
+std::vector<Var> record(std::string_view op, Tensors values, Vars inputs,
+                        std::function<Vars(std::span<const Var>)> backward) {
+  const std::shared_ptr<Node> node = new_node();
   node->op = op;
   for (const Var& input : inputs) node->inputs.push_back(input.slot());
+  node->outputs = values.size();
   node->backward = std::move(backward);
-  auto slot = std::make_shared<Slot>(value.shape(), value.dtype(), std::move(node));
-  return Var(std::move(value), std::move(slot));
+  std::vector<Var> out;
+  for (Tensor& value : values) {
+    auto slot = std::make_shared<Slot>(value.shape(), value.dtype(), node, out.size());
+    out.emplace_back(std::move(value), std::move(slot));
+  }
+  return out;
+}
+
+Var record(std::string_view op, Tensor value, Vars inputs,
+           std::function<Vars(const Var&)> backward) {
+  return record(op, Tensors{std::move(value)}, std::move(inputs),
+                [backward = std::move(backward)](std::span<const Var> douts) {
+                  return backward(douts[0]);
+                })[0];
+}
+
+std::vector<Var> record_once(std::string_view op, Tensors values, Vars inputs,
+                             std::function<Tensors(std::span<const Tensor>)> backward) {
+  // The inputs' places, not their values: what the backward needs it has saved.
+  Vars places;
+  for (const Var& input : inputs) places.emplace_back(Tensor(), input.slot());
+  return record(
+      op, std::move(values), std::move(inputs),
+      [op, places = std::move(places), backward = std::move(backward)](std::span<const Var> douts) {
+        Tensors plain;
+        for (const Var& dout : douts) plain.push_back(dout.value());
+        Vars out;
+        for (Tensor& gradient : backward(plain)) {
+          const bool none = gradient.rank() == 1 && gradient.elements() == 0;
+          if (none || !enabled) {
+            out.emplace_back(std::move(gradient));
+            continue;
+          }
+          Vars all = places;
+          all.insert(all.end(), douts.begin(), douts.end());
+          out.push_back(record(op, std::move(gradient), std::move(all),
+                               [op](const Var&) { return refuse_derivative(op); }));
+        }
+        return out;
+      });
 }
 
 Var record_once(std::string_view op, Tensor value, Vars inputs,
                 std::function<Tensors(const Tensor&)> backward) {
-  // The inputs' places, not their values: what the backward needs it has saved.
-  Vars places;
-  for (const Var& input : inputs) places.emplace_back(Tensor(), input.slot());
-  return record(op, std::move(value), std::move(inputs),
-                [op, places = std::move(places), backward = std::move(backward)](const Var& dout) {
-                  Vars out;
-                  for (Tensor& gradient : backward(dout.value())) {
-                    const bool none = gradient.rank() == 1 && gradient.elements() == 0;
-                    if (none || !enabled) {
-                      out.emplace_back(std::move(gradient));
-                      continue;
-                    }
-                    Vars all = places;
-                    all.push_back(dout);
-                    out.push_back(record(op, std::move(gradient), std::move(all),
-                                         [op](const Var&) { return refuse_derivative(op); }));
-                  }
-                  return out;
-                });
+  return record_once(op, Tensors{std::move(value)}, std::move(inputs),
+                     [backward = std::move(backward)](std::span<const Tensor> douts) {
+                       return backward(douts[0]);
+                     })[0];
 }
 
 }  // namespace quire::grad

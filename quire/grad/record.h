@@ -53,9 +53,16 @@ class Saved {
 Var record(std::string_view op, Tensor value, Vars inputs,
            std::function<Vars(const Var&)> backward);
 
+/// The same for an op of several results. One call of `backward` for all of them, with a gradient
+/// each: an empty Var for a result that the pass did not reach.
+std::vector<Var> record(std::string_view op, Tensors values, Vars inputs,
+                        std::function<Vars(std::span<const Var>)> backward);
+
 /// The same for a backward that is an op on tensors. A derivative of the gradients is refused with
 /// an ArgumentError that names the op. An empty Tensor of rank 1 stands for "none".
 Var record_once(std::string_view op, Tensor value, Vars inputs,
                 std::function<Tensors(const Tensor&)> backward);
+std::vector<Var> record_once(std::string_view op, Tensors values, Vars inputs,
+                             std::function<Tensors(std::span<const Tensor>)> backward);
 
 }  // namespace quire::grad

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
 
 #include "quire/base/error.h"
 #include "quire/grad/math.h"
@@ -75,6 +76,7 @@ class Pass {
       pending.pop_back();
       (slot->producer ? inner_ : leaves_).push_back(slot);
       if (!slot->producer) continue;
+      if (slot->producer->outputs > 1 && ++reached_[slot->producer.get()].outputs > 1) continue;
       for (const auto& input : slot->producer->inputs) {
         if (input && seen.insert(input.get()).second) pending.push_back(input.get());
       }
@@ -104,13 +106,27 @@ class Pass {
 
   void walk(Slot& slot) {
     const Var* gradient = finish(slot);
-    if (gradient == nullptr) return;
     Node& node = *slot.producer;
+    if (node.outputs == 1) {
+      if (gradient != nullptr) call(node, {gradient, 1});
+    } else {
+      // Whoever reads one of the results was recorded after all of them: the last that the pass
+      // reaches finds all gradients together.
+      Results& results = reached_[&node];
+      results.douts.resize(node.outputs);
+      results.any = results.any || gradient != nullptr;
+      if (gradient != nullptr) results.douts[slot.output] = *gradient;
+      if (--results.outputs == 0 && results.any) call(node, std::exchange(results.douts, {}));
+    }
+    if (!slot.keeps && !wanted_.contains(&slot)) done_.erase(&slot);
+  }
+
+  void call(Node& node, std::span<const Var> douts) {
     QUIRE_CHECK(
         node.backward != nullptr, node.op,
         ": its saved tensors were freed by an earlier backward pass; that pass must ask for "
         "Graph::kRetain");
-    const Vars parts = node.backward(*gradient);
+    const Vars parts = node.backward(douts);
     QUIRE_CHECK(parts.size() == node.inputs.size(), node.op, ": backward returned ", parts.size(),
                 " gradients for ", node.inputs.size(), " inputs");
     for (std::size_t i = 0; i < parts.size(); ++i) {
@@ -120,7 +136,6 @@ class Pass {
       add_to(*node.inputs[i], parts[i]);
     }
     if (graph_ == Graph::kFree) node.backward = nullptr;
-    if (!slot.keeps && !wanted_.contains(&slot)) done_.erase(&slot);
   }
 
   void deliver(Slot& slot) {
@@ -130,8 +145,16 @@ class Pass {
         slot.gradient ? quire::add(*slot.gradient, gradient->value()) : gradient->value();
   }
 
+  /// What has come together of a call with several results.
+  struct Results {
+    std::size_t outputs = 0;  // that the pass reaches and has not walked
+    bool any = false;         // a gradient among them
+    Vars douts = {};
+  };
+
   Graph graph_;
   std::vector<Slot*> inner_, leaves_;  // latest first
+  std::unordered_map<const Node*, Results> reached_;
   std::unordered_set<const Slot*> wanted_;
   std::unordered_map<const Slot*, Var> waiting_, done_;
 };

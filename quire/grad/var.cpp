@@ -32,12 +32,16 @@ std::uint64_t next_number() {
   return count.fetch_add(1, std::memory_order_relaxed);
 }
 
-Slot::Slot(Shape s, DType d, std::unique_ptr<Node> node)
-    : shape(std::move(s)), dtype(d), number(next_number()), producer(std::move(node)) {}
-
-Slot::~Slot() {
-  if (producer) bury(std::move(producer));
+std::shared_ptr<Node> new_node() {
+  return {new Node, [](Node* node) { bury(std::unique_ptr<Node>(node)); }};
 }
+
+Slot::Slot(Shape s, DType d, std::shared_ptr<Node> node, std::size_t which_output)
+    : shape(std::move(s)),
+      dtype(d),
+      number(next_number()),
+      producer(std::move(node)),
+      output(which_output) {}
 
 Var::Var(Tensor value, Needs needs) : value_(std::move(value)) {
   if (needs == Needs::kNothing) return;

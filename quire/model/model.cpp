@@ -33,6 +33,7 @@ std::int64_t padded_bytes(const io::GgufTensor& tensor) {
 std::vector<cache::LayerSpec> layers_of(const ModelConfig& c) {
   cache::LayerSpec layer{c.H, c.G, c.K, c.U, {}};
   layer.attention.alignment = Alignment::kBottomRight;
+  layer.rope = c.rope;
   return std::vector<cache::LayerSpec>(static_cast<std::size_t>(c.L), layer);
 }
 
@@ -103,6 +104,8 @@ std::vector<std::int32_t> ModelFile::stop_ids() const {
   }
   return ids;
 }
+
+std::vector<cache::LayerSpec> ModelFile::cache_layers() const { return layers_of(config_); }
 
 MemoryPlan ModelFile::plan(std::int64_t context, DType kv) const {
   const ModelConfig& c = config_;

@@ -54,6 +54,7 @@ class ModelFile {
   text::TokenizerSpec tokenizer_spec() const;
   std::string chat_template() const;           // empty when it has none
   std::vector<std::int32_t> stop_ids() const;  // end of sequence, of turn, of message
+  std::vector<cache::LayerSpec> cache_layers() const;
   /// For a contiguous cache of `context` tokens stored as `kv`.
   MemoryPlan plan(std::int64_t context, DType kv) const;
 

@@ -11,6 +11,7 @@
 namespace quire::test {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
 
@@ -81,6 +82,21 @@ TEST_F(CacheCommand, K7_a_budget_that_is_too_small_is_named) {
       run({"--file", document_, "--file", document_, "why", "--cache", "paged", "--budget", "1"}));
   EXPECT_EQ(ended.code, 4);
   EXPECT_THAT(ended.err, HasSubstr("budget of 64 tokens"));
+}
+
+TEST_F(CacheCommand, a_memory_limit_below_two_layers_names_the_floor_before_anything_is_loaded) {
+  const Ended ended = call(run({"--file", document_, "why", "--cache-ram", "1k"}));
+  EXPECT_EQ(ended.code, 2);
+  EXPECT_THAT(ended.err, AllOf(HasSubstr("--cache-ram is 1000"), HasSubstr("needs at least ")));
+  const std::size_t at_least = ended.err.find("at least ") + 9;
+  const std::string floor = ended.err.substr(at_least, ended.err.find(',', at_least) - at_least);
+  // Of a model of two layers that is all of it: no file is needed.
+  const std::string full = ids({"--file", document_, "why"});
+  EXPECT_EQ(ids({"--file", document_, "why", "--cache-ram", floor}), full);
+  const Json out = json(run({"--file", document_, "why", "--cache-ram", "1Gi"}));
+  EXPECT_EQ(at(out, "cache").find("tier"), nullptr);
+  EXPECT_EQ(at(at(out, "cache"), "disk_bytes").as_int(), 0);
+  EXPECT_GT(at(at(out, "cache"), "ram_bytes").as_int(), 0);
 }
 
 TEST_F(CacheCommand, I11_answers_are_those_that_are_given_alone) {
@@ -176,6 +192,60 @@ TEST_F(CacheCommand, D4_D9_a_damaged_or_foreign_cache_answers_nothing) {
   EXPECT_EQ(call(run({"why", "--load-cache", "absent"})).code, 5);
 }
 
+TEST_F(CacheCommand, a_policy_applies_its_budget_after_the_last_file) {
+  const std::vector<std::string> about{"--file", document_, "--file", document_, "why"};
+  const auto with = [&](std::vector<std::string> more) {
+    std::vector<std::string> all = about;
+    all.insert(all.end(), more.begin(), more.end());
+    return json(run(all));
+  };
+  const Json full = with({});
+  const Json window = with({"--cache", "window", "--budget", "9", "--kv", "f16"});
+  const Json& cache = at(window, "cache");
+  const std::int64_t prompt = at(full, "prompt_tokens").as_int(),
+                     context = at(cache, "context_tokens").as_int(),
+                     after = prompt + 5 - context;  // the last token is never read
+  EXPECT_EQ(at(cache, "policy").as_string(), "window");
+  EXPECT_EQ(at(cache, "budget_tokens").as_int(), 9);
+  EXPECT_LT(context, prompt);
+  EXPECT_GT(context, 20);
+  const std::int64_t token_bytes = at(at(full, "bytes"), "cache").as_int() / (prompt + 5);
+  EXPECT_EQ(at(cache, "bytes_stored").as_int(), token_bytes * (9 + after));
+  EXPECT_EQ(at(cache, "bytes_read").as_int(), token_bytes * (9 + after));
+  EXPECT_EQ(at(at(window, "bytes"), "cache").as_int(), token_bytes * (9 + after));
+  // A budget that covers the documents is the full cache.
+  for (const char* policy : {"window", "oracle", "quest", "h2o", "snapkv", "expected_attention"})
+    EXPECT_EQ(at(with({"--cache", policy, "--budget", "100%"}), "ids").dump(),
+              at(full, "ids").dump());
+  EXPECT_EQ(
+      at(at(with({"--cache", "random", "--budget", "50%"}), "cache"), "budget_tokens").as_int(),
+      context / 2);
+}
+
+TEST_F(CacheCommand, a_policy_is_refused_what_it_cannot_do) {
+  const auto refused = [&](const std::vector<std::string>& arguments, const std::string& word) {
+    const Ended ended = call(run(arguments));
+    EXPECT_EQ(ended.code, 2) << word;
+    EXPECT_THAT(ended.err, HasSubstr(word));
+  };
+  const std::string file = scratch_file("questions", "why\n");
+  refused({"why", "--file", document_, "--cache", "windw", "--budget", "9"},
+          "did you mean window?");
+  refused({"why", "--file", document_, "--cache", "window"}, "--cache window needs a --budget");
+  refused({"why", "--file", document_, "--cache", "window", "--budget", "4"},
+          "--budget is 4; window needs at least 5 tokens");
+  refused({"why", "--file", document_, "--cache", "window", "--budget", "1%"},
+          "window needs at least 5");
+  refused({"why", "--file", document_, "--cache", "window", "--budget", "0%"}, "--budget");
+  refused({"why", "--file", document_, "--cache", "paged", "--budget", "10%"},
+          "--budget is a share");
+  refused({"why", "--cache", "window", "--budget", "9"}, "there is no document");
+  refused({"--questions", file, "--file", document_, "--cache", "window", "--budget", "9"},
+          "--cache window is not made of pages");
+  refused({"why", "--file", document_, "--cache", "window", "--budget", "9", "--save-cache", "x"},
+          "--cache window is not made of pages");
+}
+
 TEST_F(CacheCommand, refuses_options_that_contradict_each_other) {
   const auto refused = [&](const std::vector<std::string>& arguments, const std::string& word) {
     const Ended ended = call(run(arguments));
@@ -185,6 +255,11 @@ TEST_F(CacheCommand, refuses_options_that_contradict_each_other) {
   const std::string file = scratch_file("questions", "why\n");
   refused({"why", "--cache", "full", "--save-cache", "x"}, "--cache full");
   refused({"why", "--budget", "100"}, "--budget");
+  refused({"why", "--cache", "full", "--cache-ram", "1M"}, "--cache full");
+  refused({"why", "--cache-disk", "/tmp"}, "--cache-ram too");
+  refused({"why", "--cache-ram", "0"}, "--cache-ram");
+  refused({"why", "--cache-ram", "1M", "--cache-disk", "/tmp:7X"}, "--cache-disk");
+  refused({"why", "--cache-ram", "1M", "--cache-disk", ":7M"}, "names no folder");
   refused({"why", "--questions", file}, "PROMPT and --questions");
   refused({"why", "--file", document_, "--save-cache", "x y"}, "cannot name");
   refused({"why", "--file", document_, "--save-cache", ".hidden"}, "cannot name");

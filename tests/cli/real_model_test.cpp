@@ -140,12 +140,19 @@ TEST(RealModel, I7_I11_INF_11_saved_reopened_and_asked_at_once_is_the_same_as_as
                              "--save-cache", saved, "--max-tokens", "40", "--json"});
   const Ended second = quire({"run", real_model(), "--questions", file, "--load-cache", saved,
                               "--max-tokens", "40", "--threads", "1", "--json"});
-  for (const Ended* ended : {&first, &second}) {
+  const Ended third =
+      quire({"run", real_model(), "--questions", file, "--load-cache", saved, "--cache-ram", "10M",
+             "--cache-disk", scratch_folder() + "/tier:1G", "--max-tokens", "40", "--json"});
+  for (const Ended* ended : {&first, &second, &third}) {
     ASSERT_EQ(ended->code, 0) << ended->err;
     const std::vector<Json> all = objects(ended->out);
     ASSERT_EQ(all.size(), 4u);
     for (std::size_t i = 0; i < 3; ++i) EXPECT_EQ(all[i].find("ids")->dump(), expected[i]) << i;
   }
+  const Json* tier = objects(third.out).back().find("cache")->find("tier");
+  ASSERT_NE(tier, nullptr);
+  EXPECT_GT(tier->find("bytes_read")->as_int(), 1'000'000);
+  EXPECT_EQ(tier->find("lost")->as_int(), 0);
 }
 
 }  // namespace

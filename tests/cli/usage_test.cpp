@@ -22,7 +22,7 @@ void expect_usage_error(const std::vector<std::string>& arguments, const std::st
 
 TEST(Usage, HelpFitsAScreenAndNamesEveryOption) {
   for (const char* command :
-       {"run", "chat", "info", "score", "tokenize", "template", "cache", "bench"}) {
+       {"run", "chat", "info", "score", "tokenize", "template", "eval", "cache", "bench"}) {
     const Ended ended = quire({command, "--help"});
     EXPECT_EQ(ended.code, 0) << command;
     EXPECT_EQ(ended.err, "") << command;

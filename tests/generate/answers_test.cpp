@@ -41,7 +41,7 @@ class Answers : public testing::Test {
   }
 
   Session paged(std::int64_t budget, std::int64_t context = 500) {
-    cache::PagedSpec spec = model_->paged_spec(DType::kF16);
+    cache::PagedSpec spec = model_->paged_spec(kv_);
     spec.budget_tokens = budget;
     spec.page_tokens = 16;
     pool_ = std::make_shared<cache::PagedPool>(spec);
@@ -49,7 +49,7 @@ class Answers : public testing::Test {
                    stop_ids_);
   }
   Session alone(std::int64_t context = 500) const {
-    cache::PagedSpec spec = model_->paged_spec(DType::kF16);
+    cache::PagedSpec spec = model_->paged_spec(kv_);
     spec.budget_tokens = context;
     spec.page_tokens = 64;
     return Session(
@@ -78,6 +78,7 @@ class Answers : public testing::Test {
   Ids document_;
   std::vector<Ids> questions_;
   GenerateSpec spec_;
+  DType kv_ = DType::kF16;
 };
 
 TEST_F(Answers, I11_PAG_21_are_those_that_are_given_alone) {
@@ -102,6 +103,16 @@ TEST_F(Answers, I11_PAG_21_are_those_that_are_given_alone) {
     EXPECT_EQ(finished, std::vector<int>(questions_.size(), 1));
     EXPECT_EQ(pool_->counts().held, 19) << "only the document's pages are left";
     // The document can be asked again.
+    expect_as_alone(answer_each(document, questions_, spec_));
+  }
+}
+
+TEST_F(Answers, I11_PAG_21_are_those_that_are_given_alone_in_every_storage_type) {
+  set_threads(2);
+  for (const DType kv : {DType::kF32, DType::kBF16, DType::kI8}) {
+    kv_ = kv;
+    Session document = paged(2000);
+    document.read(document_);
     expect_as_alone(answer_each(document, questions_, spec_));
   }
 }

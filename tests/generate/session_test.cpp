@@ -130,6 +130,37 @@ TEST(Session, NeedsAnEmptyCacheAndSomethingToContinue) {
   EXPECT_THROW((void)s.generate({}), ArgumentError);
 }
 
+/// A cache that cannot give up what it has read, as one that left some of it out.
+class KeepingCache : public FakeCache {
+ public:
+  KeepingCache(std::int64_t capacity, std::int64_t kept) : FakeCache(capacity), kept_(kept) {}
+  void truncate(std::int64_t length) override {
+    QUIRE_CHECK(length >= kept_, "truncate to ", length, " of ", kept_);
+    FakeCache::truncate(length);
+  }
+
+ private:
+  std::int64_t kept_;
+};
+
+TEST(Session, AfterATruncationItReadsOnWithoutReadingTheLastTokenAgain) {
+  const FakeModel model = hashed();
+  Session s(model, std::make_shared<FakeTokenizer>(kTokens), std::make_unique<KeepingCache>(100, 3),
+            {kEnd});
+  s.read(Ids{0, 1, 2});
+  s.read(Ids{3, 5});
+  const Tensor first = s.last_logits();
+  s.truncate(3);
+  s.read(Ids{6});
+  s.truncate(3);
+  s.read(Ids{3, 5});
+  EXPECT_THAT(std::vector<float>(first.data<float>(), first.data<float>() + V),
+              testing::ElementsAreArray(s.last_logits().data<float>(), V));
+  s.truncate(3);
+  EXPECT_THAT([&] { static_cast<void>(s.last_logits()); },
+              ThrowsMessage<ArgumentError>(HasSubstr("truncate to 2 of 3")));
+}
+
 TEST(Session, LastLogitsAreThoseOfTheLastToken) {
   const FakeModel model = hashed();
   Session at_once = session(model), one_by_one = session(model);

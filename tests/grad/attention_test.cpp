@@ -12,6 +12,7 @@
 #include "quire/grad/math.h"
 #include "quire/grad/views.h"
 #include "quire/ops/attention/attention.h"
+#include "quire/ops/attention/attention_backward.h"
 #include "tests/support/tape_check.h"
 
 namespace quire::grad {
@@ -85,6 +86,61 @@ TEST(GradAttention, PAG_14_GradientsOfQueriesAndPages) {
                              random_tensor({5, 2, G, 5}, 3)});
     }
   }
+}
+
+TEST(GradAttention, PAG_14_ALossOfOutAndLseIsOneBackward) {
+  // The bits of one call of the op, which two calls and a sum would not have; and the gradients of
+  // the pool are held once.
+  const Tensor q = random_tensor({6, 4, 16}, 1, DType::kF32),
+               k = random_tensor({5, 2, 2, 16}, 2, DType::kF32),
+               v = random_tensor({5, 2, 2, 16}, 3, DType::kF32),
+               dout = random_tensor({6, 4, 16}, 4, DType::kF32),
+               dlse = random_tensor({6, 4}, 5, DType::kF32);
+  const std::vector<Var> in = test::leaves({q, k, v});
+  const KvPool pool(in[1], in[2]);
+  const AttentionVars result =
+      attention(in[0], kShared.start_J(), pool, kShared.view(), unmasked());
+  // (Rows that see nothing have lse −∞: a product with their gradient would be NaN.)
+  const Var loss = add(sum(mul(result.out_NHU, Var(dout))),
+                       sum(mul(clamp_min(result.lse_NH, -1e30), Var(dlse))));
+  backward(loss);
+
+  KvView kv = pool.view();
+  const KvView table = kShared.view();
+  kv.table = table.table;
+  kv.W = table.W;
+  kv.length_BG = table.length_BG;
+  const AttentionResult plain = quire::attention(q, kShared.start_J(), kv, unmasked());
+  Tensor dk = Tensor::zeros(k.shape(), DType::kF32), dv = Tensor::zeros(v.shape(), DType::kF32);
+  AttentionGradients gradients;
+  gradients.dk_pages = dk.mutable_data<float>();
+  gradients.dv_pages = dv.mutable_data<float>();
+  attention_backward(gradients, dout, dlse, q, kShared.start_J(), kv, unmasked(), plain);
+  EXPECT_EQ(values(in[0].gradient()), values(gradients.dq_NHK));
+  EXPECT_EQ(values(in[1].gradient()), values(dk));
+  EXPECT_EQ(values(in[2].gradient()), values(dv));
+}
+
+TEST(GradAttention, PAG_10_PAG_14_ALossOfOutAndLseHoldsTheGradientsOfThePoolOnce) {
+  const Batch batch = {{0, 2}, {}, {3}};
+  const std::vector<Var> in = test::leaves({random_tensor({2, 1, 16}, 1, DType::kF32),
+                                            random_tensor({1, 4096, 1, 16}, 2, DType::kF32),
+                                            random_tensor({1, 4096, 1, 16}, 3, DType::kF32)});
+  const auto held = [&](bool with_lse) {
+    const AttentionVars result =
+        attention(in[0], batch.start_J(), KvPool(in[1], in[2]), batch.view(), causal());
+    Var loss = sum(result.out_NHU);
+    if (with_lse) loss = add(loss, sum(result.lse_NH));
+    const std::vector<Var> inputs = {in[0], in[1], in[2]};
+    reset_peak_allocated_bytes();
+    const std::int64_t before = allocated_bytes();
+    (void)gradients(loss, Var(full({}, 1, DType::kF32)), inputs);
+    return peak_allocated_bytes() - before;
+  };
+  const std::int64_t pool = 2 * 4096 * 16 * 4;
+  (void)held(true);
+  EXPECT_LT(held(false), pool + 8192);
+  EXPECT_LT(held(true), pool + 8192);
 }
 
 TEST(GradAttention, PAG_13_GradientsUnderWindowsSoftcapAndScale) {
@@ -169,7 +225,7 @@ TEST(GradAttention, FLA_06_GradientsUnderAMask) {
                                  random_tensor({2, 2, 1, 3}, 3)});
 }
 
-TEST(GradAttention, PAG_09_ASharedPageReceivesTheSumOfCopies) {
+TEST(GradAttention, PAG_09_T20_ASharedPageReceivesTheSumOfCopies) {
   const Tensor q = random_tensor({4, 2, 4}, 1), k = random_tensor({3, 2, 1, 4}, 2),
                v = random_tensor({3, 2, 1, 4}, 3), dout = random_tensor({4, 2, 4}, 4);
   const auto run = [&](const Tensor& k_pages, const Tensor& v_pages, const Batch& batch) {
@@ -344,7 +400,7 @@ TEST(GradAttention, PAG_15_TheSameBitsWithAnyThreads) {
   set_threads(1);
 }
 
-TEST(GradAttention, PAG_12_B18_HalfTypesGiveGradientsOfTheirOwnDType) {
+TEST(GradAttention, PAG_12_B2_B18_T16_HalfTypesGiveGradientsOfTheirOwnDType) {
   // A pool of f16 or bf16 has gradients too, summed in f32 and rounded once.
   for (const DType dtype : {DType::kBF16, DType::kF16}) {
     const std::vector<Tensor> in = {random_tensor({6, 4, 16}, 1, dtype),
@@ -401,7 +457,7 @@ TEST(GradAttention, B1_B2_B4_B5_EveryRowOfEveryHeadAtSize128) {
   EXPECT_EQ(found[1].gradient().shape(), (Shape{13, 16, 2, 128}));
 }
 
-TEST(GradAttention, FLA_15_NaNInUnusedSlotsReachesNothing) {
+TEST(GradAttention, FLA_15_T22_NaNInUnusedSlotsReachesNothing) {
   const double nan = std::nan("");
   std::vector<double> k = values(random_tensor({3, 4, 1, 4}, 1)),
                       v = values(random_tensor({3, 4, 1, 4}, 2));
@@ -629,6 +685,14 @@ TEST(GradKvWrite, B19_SlotNumbersAreCheckedForDTypeAndRange) {
   EXPECT_EQ(number(6), 3);
   kv_write(pool, token, token, slots({1}).to(DType::kI32));
   EXPECT_EQ(number(1), 3);
+  // Several: 64-bit numbers that are read as 32-bit ones are every other 0.
+  const Var three(tensor_of({4, 5, 6}, {3, 1, 1}, DType::kF32).expand({3, 1, 8}));
+  kv_write(pool, three, three, slots({7, 3, 5}));
+  EXPECT_EQ((std::vector<double>{number(7), number(3), number(5), number(0)}),
+            (std::vector<double>{4, 5, 6, 0}));
+  kv_write(pool, three, three, slots({2, 4, 3}).to(DType::kI32));
+  EXPECT_EQ((std::vector<double>{number(2), number(4), number(3), number(0)}),
+            (std::vector<double>{4, 5, 6, 0}));
   EXPECT_THROW(kv_write(pool, token, token, Tensor::zeros({1}, DType::kF32)), ArgumentError);
   for (const std::int64_t slot : {-2, 8})
     EXPECT_THROW(kv_write(pool, token, token, slots({slot})), ArgumentError);

@@ -19,7 +19,7 @@ using test::values;
 
 constexpr RowOrder kScattered = RowOrder::kScattered, kGrouped = RowOrder::kGrouped;
 
-TEST(GradMoe, MOE_10_MOE_11_TheRouterAndItsLosses) {
+TEST(GradMoe, MOE_10_MOE_11_B11_TheRouterAndItsLosses) {
   const Tensor logits = random_tensor({5, 6}, 1), experts = random_experts(5, 2, 6, 2);
   for (const GateScore score :
        {GateScore::kTopKSoftmax, GateScore::kSoftmaxTopK, GateScore::kSigmoid}) {

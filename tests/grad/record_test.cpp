@@ -6,6 +6,7 @@
 #include "quire/base/error.h"
 #include "quire/grad/math.h"
 #include "quire/grad/tape.h"
+#include "quire/ops/math/arithmetic.h"
 #include "tests/support/gradient_check.h"
 
 namespace quire::grad {
@@ -89,6 +90,79 @@ TEST(Record, WhatAnOpDoesNotNeedMayBeOverwritten) {
   memory.mutable_data<double>()[0] = 5;
   backward(out);
   EXPECT_THAT(values(x.gradient()), ElementsAre(1, 1));
+}
+
+/// 2x and 3x from one call; what its backward was called with goes into `calls`.
+std::vector<Var> twice_and_thrice(const Var& x, std::vector<std::vector<double>>& calls) {
+  return record_once("both", Tensors{quire::mul(x.value(), 2.0), quire::mul(x.value(), 3.0)}, {x},
+                     [&calls](std::span<const Tensor> douts) {
+                       std::vector<double> call;
+                       for (const Tensor& dout : douts) {
+                         const bool none = dout.rank() == 1 && dout.elements() == 0;
+                         call.push_back(none ? -1 : values(dout)[0]);
+                       }
+                       calls.push_back(call);
+                       const auto part = [&](std::size_t i, double by) {
+                         return quire::full({1}, call[i] < 0 ? 0 : by * call[i], DType::kF64);
+                       };
+                       return Tensors{quire::add(part(0, 2), part(1, 3))};
+                     });
+}
+
+TEST(Record, SeveralResultsHaveOneCallOfTheirBackward) {
+  std::vector<std::vector<double>> calls;
+  const Var x = leaf({5});
+  // The results meet others on their way, one more often than the other, the earlier one last.
+  const std::vector<Var> both = twice_and_thrice(x, calls);
+  const Var third = triple(both[1]);
+  backward(sum(add(add(third, both[1]), add(third, mul(both[0], 7.0)))));
+  EXPECT_THAT(calls, ElementsAre(ElementsAre(7, 7)));
+  EXPECT_THAT(values(x.gradient()), ElementsAre(2 * 7 + 3 * 7));
+}
+
+TEST(Record, AResultThatNobodyUsesHasNoGradient) {
+  for (const std::size_t used : {0u, 1u}) {
+    std::vector<std::vector<double>> calls;
+    const Var x = leaf({5});
+    backward(sum(twice_and_thrice(x, calls)[used]));
+    EXPECT_THAT(calls, ElementsAre(used == 0 ? ElementsAre(1, -1) : ElementsAre(-1, 1)));
+    EXPECT_THAT(values(x.gradient()), ElementsAre(used == 0 ? 2 : 3));
+  }
+}
+
+TEST(Record, AResultThatIsUsedWhereNoGradientComesFromCountsAsNone) {
+  std::vector<std::vector<double>> calls;
+  const Var x = leaf({5});
+  const std::vector<Var> both = twice_and_thrice(x, calls);
+  const Var dead =
+      record("dead", both[1].value(), {both[1]}, [](const Var&) { return Vars{Var()}; });
+  backward(sum(add(both[0], dead)));
+  EXPECT_THAT(calls, ElementsAre(ElementsAre(1, -1)));
+  const Var alone =
+      record("dead", both[1].value(), {both[1]}, [](const Var&) { return Vars{Var()}; });
+  backward(sum(alone));
+  EXPECT_EQ(calls.size(), 1u) << "no gradient came to either result";
+}
+
+TEST(Record, SeveralResultsKeepTheirTapeTogether) {
+  std::vector<std::vector<double>> calls;
+  const Var x = leaf({5});
+  const std::vector<Var> both = twice_and_thrice(x, calls);
+  Var second = both[1];
+  second.retain_gradient();
+  backward(sum(add(both[0], both[1])), Graph::kRetain);
+  EXPECT_THAT(values(second.gradient()), ElementsAre(1));
+  backward(sum(both[0]));
+  EXPECT_THAT(calls, ElementsAre(ElementsAre(1, 1), ElementsAre(1, -1)));
+  EXPECT_THAT(values(x.gradient()), ElementsAre(7));
+  EXPECT_THAT([&] { backward(sum(both[1])); },
+              ThrowsMessage<ArgumentError>(HasSubstr("both: its saved tensors were freed")));
+  // One derivative only, whichever result it comes from.
+  const std::vector<Var> again = twice_and_thrice(x, calls), inputs = {x};
+  const Var dout = leaf({1});
+  const Var first = gradients(again[1], dout, inputs, Graph::kCreate)[0];
+  EXPECT_THAT([&] { backward(sum(first)); },
+              ThrowsMessage<ArgumentError>(HasSubstr("both: its backward has no derivative")));
 }
 
 TEST(Record, AWrongNumberOfGradientsIsNamed) {

@@ -30,7 +30,7 @@ std::vector<RopeTable> tables() {
   return out;
 }
 
-TEST(GradRope, FLA_10_Gradients) {
+TEST(GradRope, FLA_10_T24_Gradients) {
   for (const RopeTable& table : tables()) {
     const auto f = [&](const std::vector<Var>& in) { return rope(in[0], table, kPacked); };
     const auto back = [&](const std::vector<Var>& in) {

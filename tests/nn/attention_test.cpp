@@ -89,11 +89,11 @@ void expect_golden(const Sizes& s) {
   }
 }
 
-TEST(Attention, ATT_01_SelfAttentionEqualsPyTorch) { expect_golden(kCases[0]); }
+TEST(Attention, ATT_01_T26_SelfAttentionEqualsPyTorch) { expect_golden(kCases[0]); }
 
-TEST(Attention, ATT_02_ManyHeadsEqualPyTorch) { expect_golden(kCases[1]); }
+TEST(Attention, ATT_02_T26_ManyHeadsEqualPyTorch) { expect_golden(kCases[1]); }
 
-TEST(Attention, ATT_02_OneHeadIsSelfAttention) {
+TEST(Attention, ATT_02_T26_OneHeadIsSelfAttention) {
   const AttentionWeights<Tensor> weights = random_weights(kCases[0], 1, DType::kF64);
   const Tensor x = random_tensor({2, 5, 12}, 9);
   EXPECT_EQ(values(SelfAttention<Tensor>(weights)(x)),
@@ -142,7 +142,7 @@ Tensor repeated(const Tensor& rows, std::int64_t heads, std::int64_t repeats) {
   return cat(parts, 0).value();
 }
 
-TEST(Attention, ATT_03_B3_GroupedHeadsEqualManyHeadsWithTiedKeysAndValues) {
+TEST(Attention, ATT_03_B3_T18_GroupedHeadsEqualManyHeadsWithTiedKeysAndValues) {
   // Head h reads key head h / (H/G), for more than one key head.
   const Sizes s = {"", 24, 6, 2};
   AttentionWeights<Tensor> weights = random_weights(s, 1, DType::kF64);
@@ -154,7 +154,7 @@ TEST(Attention, ATT_03_B3_GroupedHeadsEqualManyHeadsWithTiedKeysAndValues) {
                "tied", 1e-13);
 }
 
-TEST(Attention, ATT_03_WhatTheNotebookPrintedHadNoSoftmax) {
+TEST(Attention, ATT_03_T27_WhatTheNotebookPrintedHadNoSoftmax) {
   // The third class of the notebook multiplied its scores with the values as they were.
   const AttentionWeights<Tensor> w = golden_weights("gqa", DType::kF64);
   const Tensor x = read("gqa.x");
@@ -259,7 +259,7 @@ Tensor stacked(const std::vector<GroupedQueryAttention<Tensor>>& layers, Tensor 
   return x;
 }
 
-TEST(Attention, ATT_06_B8_SeveralLayersWithACacheEqualTheCausalRecompute) {
+TEST(Attention, ATT_06_B8_T28_SeveralLayersWithACacheEqualTheCausalRecompute) {
   // Chunks see all earlier chunks, and no prompt token sees a later one.
   std::vector<GroupedQueryAttention<Tensor>> layers;
   for (const std::uint64_t seed : {1u, 5u, 9u})

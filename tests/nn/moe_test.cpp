@@ -90,7 +90,7 @@ TEST(MoETest, MOE_17_RanksAddUpToTheWhole) {
   expect_close(values(sum), expected, "ranks", 1e-14);
 }
 
-TEST(MoETest, MOE_05_TensorsAndVarsGiveTheSameBitsAndEveryWeightItsSlope) {
+TEST(MoETest, MOE_05_B11_TensorsAndVarsGiveTheSameBitsAndEveryWeightItsSlope) {
   const Tensor x = random_tensor({5, 4}, 1), dout = random_tensor({5, 4}, 2);
   const MoE<Tensor> layer = random_layer({3, 4, 3, 2}, DType::kF64);
   MoESpec spec{.routing = {.C = 2, .score = GateScore::kSigmoid}};
@@ -113,7 +113,75 @@ TEST(MoETest, MOE_05_TensorsAndVarsGiveTheSameBitsAndEveryWeightItsSlope) {
   }
 }
 
-TEST(MoETest, MOE_11_BalanceAndZLossTrainTheRouter) {
+TEST(MoETest, MOE_05_B12_AnExpertIsReadForItsOwnTokensAlone) {
+  // A layer that ran every expert over every token, and weighed by 0, would spread a NaN.
+  const double nan = std::nan("");
+  const Tensor x = random_tensor({40, 6}, 1), dout = random_tensor({40, 6}, 2);
+  const MoESpec spec{.routing = {.C = 2}};
+  const MoE<Tensor> clean = random_layer({8, 6, 5}, DType::kF64);
+  const auto expected = moe(x, clean, spec);
+  const std::vector<std::int64_t> chosen = test::integers(expected.experts_NC);
+  for (const std::int64_t broken : {0, 3, 7}) {
+    MoE<Tensor> layer = clean;
+    layer.up_EDF = clean.up_EDF.to(DType::kF64);
+    const std::int64_t one = layer.up_EDF.elements() / 8;
+    for (std::int64_t i = 0; i < one; ++i)
+      layer.up_EDF.mutable_data<double>()[broken * one + i] = nan;
+    const MoE<Var> vars = trained(layer);
+    const Var in(x, Needs::kGradient);
+    const auto out = moe(in, vars, spec);
+    grad::backward(out.out_ND, dout);
+    const Tensor found = out.out_ND.value(), dx = in.gradient();
+    bool any = false, all = true;
+    for (std::int64_t n = 0; n < 40; ++n) {
+      const bool visits = chosen[static_cast<std::size_t>(2 * n)] == broken ||
+                          chosen[static_cast<std::size_t>(2 * n + 1)] == broken;
+      any = any || visits;
+      all = all && visits;
+      for (std::int64_t d = 0; d < 6; ++d) {
+        const double y = found.data<double>()[n * 6 + d];
+        if (visits) {
+          EXPECT_TRUE(std::isnan(y)) << n;
+        } else {
+          EXPECT_EQ(y, expected.out_ND.data<double>()[n * 6 + d]) << n;
+          EXPECT_FALSE(std::isnan(dx.data<double>()[n * 6 + d])) << n;
+        }
+      }
+    }
+    EXPECT_TRUE(any && !all) << broken;
+    // The gradients of the other experts' weights know nothing of it.
+    const Tensor ddown = vars.down_EFD.gradient();
+    for (std::int64_t e = 0; e < 8; ++e) {
+      if (e == broken) continue;
+      for (const double g : values(ddown.slice(0, e, e + 1))) EXPECT_FALSE(std::isnan(g)) << e;
+    }
+  }
+}
+
+TEST(MoETest, B11_TheTaskAloneReachesTheRouter) {
+  // Renormalised gates of a frozen layer: the task's loss still moves the router's weights.
+  const Tensor x = random_tensor({9, 6}, 1), dout = random_tensor({9, 6}, 2);
+  MoESpec spec{.routing = {.C = 2, .renormalise = Renormalise::kYes}};
+  MoE<Tensor> layer = random_layer({4, 6, 5}, DType::kF64);
+  MoE<Var> vars = trained(layer);
+  vars.up_EDF = Var(layer.up_EDF);
+  vars.down_EFD = Var(layer.down_EFD);
+  const auto out = moe(Var(x), vars, spec);
+  ASSERT_TRUE(out.gates_NC.needs_gradient());
+  grad::backward(out.out_ND, dout);
+  const std::vector<double> found = values(vars.router_DE.gradient());
+  const test::TensorFunction task = [&](const std::vector<Tensor>& at) {
+    MoE<Tensor> moved = layer;
+    moved.router_DE = at[0];
+    return moe(x, moved, spec).out_ND;
+  };
+  expect_close(found, test::differences(task, {layer.router_DE}, 0, values(dout)), "router");
+  double size = 0;
+  for (const double g : found) size = std::max(size, std::abs(g));
+  EXPECT_GT(size, 1e-3);
+}
+
+TEST(MoETest, MOE_11_B11_BalanceAndZLossTrainTheRouter) {
   // All tokens begin with one pair of experts; descending the two losses alone spreads them.
   const Tensor x = add(random_tensor({256, 8}, 1, DType::kF32), 1.0);
   MoE<Tensor> layer = random_layer({4, 8, 4}, DType::kF32);

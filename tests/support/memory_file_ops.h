@@ -12,6 +12,7 @@
 
 #include "quire/base/error.h"
 #include "quire/base/file_ops.h"
+#include "tests/support/memory_scratch.h"
 
 namespace quire::test {
 
@@ -43,8 +44,13 @@ class MemoryFileOps final : public FileOps {
   }
   void write_whole(const std::string& path,
                    std::span<const std::span<const std::byte>> parts) override {
+    write_parts(path, parts.size(), [&](std::size_t i) { return parts[i]; });
+  }
+  void write_parts(const std::string& path, std::size_t count,
+                   const std::function<std::span<const std::byte>(std::size_t)>& made) override {
     const auto content = std::make_shared<Content>();
-    for (const auto part : parts) {
+    for (std::size_t i = 0; i < count; ++i) {
+      const auto part = made(i);
       content->owned.append(reinterpret_cast<const char*>(part.data()), part.size());
     }
     content->bytes = content->owned;
@@ -63,6 +69,10 @@ class MemoryFileOps final : public FileOps {
   void make_folder(const std::string&) override {}
   void remove(const std::string& path) override {
     if (files_.erase(path) == 0) throw IoError(path, "cannot remove", ENOENT);
+  }
+
+  std::unique_ptr<ScratchFile> open_scratch(const std::string&) override {
+    return std::make_unique<MemoryScratch>();
   }
 
   /// The bytes of a file that was written.

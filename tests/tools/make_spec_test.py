@@ -11,11 +11,14 @@ IDS = """# a comment
 IDX-01 M     sums
 IDX-02 S gpu picks
 OTH-08 O     a tape
+B3  M     a fault
+B12 S     another
 """
 TEST_FILE = "tests/ops/index/gather_test.cpp"
 TESTS = """
 TEST(Gather, IDX_01_IDX_02_Both) {}
-TEST_F(Gather, IDX_02_Again) {}
+TEST_F(Gather, K3_B3_IDX_02_Again) {}
+TEST(Gather, G01_IDX_01_B3) {}
 TEST(Gather, NoId) {}
 """
 
@@ -39,10 +42,11 @@ class MakeSpec(unittest.TestCase):
     def test_page(self):
         code, output, page = spec()
         self.assertEqual((code, output), (0, ""))
-        self.assertIn(f"| IDX-01 | M | ● | sums | `{TEST_FILE}` 1 |", page)
+        self.assertIn(f"| IDX-01 | M | ● | sums | `{TEST_FILE}` 2 |", page)
         self.assertIn(f"| IDX-02 | S | ◐ | picks | `{TEST_FILE}` 2 |", page)
         self.assertIn("| OTH-08 | O | ○ | a tape |  |", page)
-        self.assertTrue(page.endswith("## Nobody has taken yet\n\nOTH-08.\n"))
+        self.assertIn(f"| B3 | M | ● | a fault | `{TEST_FILE}` 2 |", page)
+        self.assertTrue(page.endswith("## Nobody has taken yet\n\nOTH-08, B12.\n"))
 
     def test_the_cuda_half(self):
         _, _, page = spec({"tests/cuda_test.cpp": "TEST(Gather, IDX_02_Picks_Cuda) {}\n"})
@@ -55,14 +59,14 @@ class MakeSpec(unittest.TestCase):
         self.assertNotIn("Traceback", output)
 
     def test_unknown_ids(self):
-        for name in ("IDX_99_Nothing", "IXD_01_Typed", "IDX_01_IDX_03_Second"):
+        for name in ("IDX_99_Nothing", "IXD_01_Typed", "IDX_01_IDX_03_Second", "K3_IDX_99_Third", "B4_Fault"):
             self.check_fault({"tests/a_test.cpp": f"\nTEST(A, {name}) {{}}\n"}, "tests/a_test.cpp:2: ")
             self.check_fault({"tests/a_test.cpp": f"\nTEST(A, {name}) {{}}\n"}, "is not in docs/spec_ids.txt")
 
     def test_lists(self):
         for line in ("IDX-3 M three", "IDX-03 X three", "ABC-01 M three", "IDX-03 M"):
-            self.check_fault({"docs/spec_ids.txt": IDS + line + "\n"}, "docs/spec_ids.txt:6: ")
-        self.check_fault({"docs/spec_ids.txt": IDS + "IDX-01 M again\n"}, "docs/spec_ids.txt:6: IDX-01 stands twice")
+            self.check_fault({"docs/spec_ids.txt": IDS + line + "\n"}, "docs/spec_ids.txt:8: ")
+        self.check_fault({"docs/spec_ids.txt": IDS + "IDX-01 M again\n"}, "docs/spec_ids.txt:8: IDX-01 stands twice")
 
     def test_check(self):
         self.check_fault({}, "docs/spec.md is out of date", "--check")

@@ -10,6 +10,24 @@ import unittest
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 TEXT = "".join(f"line {i}\n" if i % 5 else "\n" for i in range(1, 51))
 FIND_KEY = 'sed -n "s/.*Remember it. \\([0-9]*\\) is.*/ \\1./p" "$file"'
+# Reads --file or --load-cache, keeps it for --save-cache, and lets "answer" say what it likes about "$file".
+QUIRE = """
+while [ $# -gt 0 ]; do
+  case $1 in --file | --load-cache) file=$2 ;; --save-cache) save=$2 ;; --questions) questions=$2 ;; esac
+  case $1 in --load-cache) reopened=1 ;; esac
+  shift
+done
+[ -z "${save-}" ] || cp "$file" "$save"
+if [ -n "${questions-}" ]; then
+  while IFS= read -r question; do
+    text=$(answer) || exit
+    printf '{"question":"%s","text":"%s"}\\n' "$question" "$text"
+  done <"$questions"
+  echo '{"reopen_s":0.0612345,"isa":"any"}'
+else
+  answer
+fi
+"""
 
 
 class Script(unittest.TestCase):
@@ -34,39 +52,44 @@ class Script(unittest.TestCase):
 
 
 class Demo(Script):
-    def run_demo(self, program):
-        """`program` is the body of a stand-in for quire; $file is what it is given to read."""
+    def run_demo(self, answer):
+        """`answer` is what a stand-in for quire does to answer; $file is what it was given to read."""
         self.copy("scripts/demo")
         for name in ("packages", "build"):
             self.write(f"scripts/{name}", "exit 0")
         self.write("scripts/fetch_model", "echo model.gguf")
         self.write("scripts/fetch_text", f"echo {self.root}/text")
         (self.root / "text").write_text(TEXT, encoding="utf-8")
-        read = f'echo "$@" >"{self.root}/arguments"\nfile="{self.root}/planted"\ncat >"$file"\n'
-        self.write("build/release/bin/quire", read + program)
+        (self.root / "arguments").write_text("", encoding="utf-8")
+        told = f'echo "$@" >>"{self.root}/arguments"\nanswer() {{ cp "$file" "{self.root}/planted"; {answer}; }}\n'
+        self.write("build/release/bin/quire", told + QUIRE)
         return self.call("scripts/demo")
 
-    def test_the_number_comes_out(self):
+    def planted(self):
+        return (self.root / "planted").read_text(encoding="utf-8")
+
+    def test_the_number_comes_out_and_again_of_the_reopened_text(self):
         result = self.run_demo(FIND_KEY)
         self.assertEqual(result.returncode, 0, result.stderr)
-        text, question = (self.root / "planted").read_text(encoding="utf-8").rsplit("\n", 1)
-        self.assertEqual(question, "What is the pass key? The pass key is")
-        [line] = [line for line in text.splitlines() if "pass key" in line]
+        [line] = [line for line in self.planted().splitlines() if "pass key" in line]
         key = line.split()[4].rstrip(".")
         self.assertRegex(key, r"^\d{5}$")
         self.assertEqual(line, f"The pass key is {key}. Remember it. {key} is the pass key.")
-        self.assertIn(f"\n\n{line}\n\n", text + "\n")
-        self.assertEqual((text + "\n").replace(f"{line}\n\n", ""), TEXT)
-        self.assertIn(key, result.stdout)
-        self.assertIn(f"found: the answer has the pass key {key}", result.stderr)
-        arguments = (self.root / "arguments").read_text(encoding="utf-8")
-        self.assertIn("run model.gguf - --raw", arguments)
+        self.assertIn(f"\n\n{line}\n\n", self.planted())
+        self.assertEqual(self.planted().replace(f"{line}\n\n", ""), TEXT)
+        self.assertEqual(result.stdout.count(key), 4, result.stdout)
+        self.assertEqual(result.stderr.count(f"found: the answer has the pass key {key}"), 2)
+        self.assertRegex(result.stderr, r"reading took \d+\.\d s .* reopening 0\.061 s")
+        first, second = (self.root / "arguments").read_text(encoding="utf-8").splitlines()
+        self.assertIn("What is the pass key? Remember it. The pass key is --file", first)
+        self.assertIn("--load-cache", second)
+        self.assertNotIn("--file", second, "the text is not read again")
 
     def test_the_number_differs_from_run_to_run(self):
         lines = set()
         for _ in range(4):
             self.assertEqual(self.run_demo(FIND_KEY).returncode, 0)
-            lines.add((self.root / "planted").read_text(encoding="utf-8"))
+            lines.add(self.planted())
         self.assertGreater(len(lines), 1)
 
     def test_another_number_comes_out(self):
@@ -74,8 +97,16 @@ class Demo(Script):
         self.assertEqual(result.returncode, 1)
         self.assertIn("NOT found", result.stderr)
 
+    def test_the_reopened_text_has_another_number(self):
+        result = self.run_demo(f"if [ -n \"${{reopened-}}\" ]; then echo ' 1234567.'; else {FIND_KEY}; fi")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("NOT found", result.stderr)
+
     def test_the_program_fails(self):
-        self.assertEqual(self.run_demo(FIND_KEY + "\nexit 3").returncode, 3)
+        self.assertEqual(self.run_demo(FIND_KEY + "; exit 3").returncode, 3)
+
+    def test_the_program_fails_on_the_saved_text(self):
+        self.assertEqual(self.run_demo(f"[ -z \"${{reopened-}}\" ] || exit 5; {FIND_KEY}").returncode, 5)
 
     def test_the_download_fails(self):
         self.run_demo(FIND_KEY)
@@ -106,6 +137,61 @@ class FetchModel(Script):
         result = self.call("scripts/fetch_model", "smollm3")
         self.assertEqual(result.returncode, 1)
         self.assertIn("unknown model 'smollm3'; known: smollm2", result.stderr)
+
+
+class FetchText(Script):
+    def fetch(self, name, unpack):
+        """`unpack` is the body of a stand-in for `dpkg-deb -x`: $package is its name, $to the folder."""
+        self.copy("scripts/fetch_text")
+        self.write("bin/apt-get", 'while [ "$1" != download ]; do shift; done; shift\n'
+                                  'for package in "$@"; do touch "${package}_1.5_all.deb"; done')
+        self.write("bin/dpkg-deb", 'if [ "$1" = -f ]; then echo 1.5; exit; fi\n'
+                                   'package=$(basename "$2"); package=${package%%_*}; to=$3; mkdir -p "$to"\n' + unpack)
+        return self.call("scripts/fetch_text", *name, XDG_CACHE_HOME=str(self.root / "cache"),
+                         PATH=f"{self.root}/bin:{os.environ['PATH']}")
+
+    def texts(self):
+        return sorted(p.name for p in (self.root / "cache/quire/texts").iterdir())
+
+    def test_without_a_name_it_is_the_licence(self):
+        result = self.fetch([], "exit 1")
+        self.assertEqual(result.stdout, "/usr/share/common-licenses/GPL-3\n", result.stderr)
+
+    def test_an_unknown_name(self):
+        result = self.fetch(["gpl2"], "exit 1")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("unknown text 'gpl2'; known: gpl3, perldiag, faq, changelogs", result.stderr)
+
+    def test_a_manual_comes_out_of_its_package_once(self):
+        unpack = 'mkdir -p "$to/usr/share/perl/5.36.0/pod"\nln -s 5.36.0 "$to/usr/share/perl/5.36"\n' \
+                 'yes "some text" | head -c 30000 >"$to/usr/share/perl/5.36.0/pod/perldiag.pod"'
+        result = self.fetch(["perldiag"], unpack)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(pathlib.Path(result.stdout.strip()).stat().st_size, 30000)
+        self.assertIn("perl-modules-5.36 1.5, sha256 ", result.stderr)
+        self.assertEqual(self.texts(), ["perldiag.txt", "perldiag.txt.version"])
+        again = self.fetch(["perldiag"], "exit 1")
+        self.assertEqual((again.returncode, again.stdout, again.stderr), (0, result.stdout, result.stderr))
+
+    def test_of_changelogs_the_last_year_is_taken(self):
+        entry = '{ echo "$package (2) x; urgency=low"; echo; yes "  * %s" | head -c %d; echo; ' \
+                'echo " -- A <a@b>  %s"; }'
+        unpack = 'd=$to/usr/share/doc/$package; mkdir -p "$d"\n{ ' \
+                 + entry % ("new", 9000, "Mon, 02 Mar 2026 10:00:00 +0000") + "; echo; " \
+                 + entry % ("old", 9000, "Sat, 01 Mar 2025 10:00:00 +0000") \
+                 + '; } | gzip >"$d/changelog.Debian.gz"'
+        result = self.fetch(["changelogs"], unpack)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        text = pathlib.Path(result.stdout.strip()).read_text(encoding="utf-8")
+        self.assertEqual(text.count("urgency=low"), 4)
+        self.assertIn("* new", text)
+        self.assertNotIn("* old", text)
+
+    def test_what_is_too_short_or_absent_is_refused(self):
+        for unpack in ('mkdir -p "$to/usr/share/perl/pod"; echo a >"$to/usr/share/perl/pod/perldiag.pod"', "exit 1"):
+            result = self.fetch(["perldiag"], unpack)
+            self.assertEqual(result.returncode, 1)
+            self.assertEqual(self.texts(), [], "nothing stays behind")
 
 
 class Packages(Script):

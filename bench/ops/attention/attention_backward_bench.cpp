@@ -99,6 +99,14 @@ struct Case {
     return x.view({B, S, heads, K}).transpose(1, 2).contiguous_copy();
   }
 
+  Tensor causal_mask() const {
+    Tensor mask = Tensor::zeros({S, S}, DType::kF32);
+    for (std::int64_t t = 0; t < S; ++t)
+      for (std::int64_t s = t + 1; s < S; ++s)
+        mask.mutable_data<float>()[t * S + s] = -std::numeric_limits<float>::infinity();
+    return mask;
+  }
+
   Tensor gathered() {
     Tensor rows = Tensor::empty({B * G * S}, DType::kI64);
     std::int64_t* row = rows.mutable_data<std::int64_t>();
@@ -116,16 +124,18 @@ struct Case {
     const Tensor qh = heads_first(q, H), doh = heads_first(dout, H),
                  oh = heads_first(result.out_NHU, H);
     const Tensor kh = dense(k), vh = dense(v);
-    Tensor mask = Tensor::zeros({S, S}, DType::kF32);
-    for (std::int64_t t = 0; t < S; ++t)
-      for (std::int64_t s = t + 1; s < S; ++s)
-        mask.mutable_data<float>()[t * S + s] = -std::numeric_limits<float>::infinity();
-    Tensor weights = quire::mul(quire::matmul(qh, kh.transpose(-2, -1)), scale);
-    weights = quire::softmax(quire::add(weights, mask), -1);
+    // One statement each: three matrices of S · S for each head are held at once, not five.
+    Tensor weights = quire::matmul(qh, kh.transpose(-2, -1));
+    weights = quire::mul(weights, scale);
+    weights = quire::add(weights, causal_mask());
+    weights = quire::softmax(weights, -1);
     const Tensor delta = quire::sum(quire::mul(doh, oh), {-1}, quire::Axis::kKeep);
     const Tensor dvh = quire::matmul(weights.transpose(-2, -1), doh);
     Tensor dscore = quire::matmul(doh, vh.transpose(-2, -1));
-    dscore = quire::mul(quire::mul(weights, quire::sub(dscore, delta)), scale);
+    dscore = quire::sub(dscore, delta);
+    dscore = quire::mul(weights, dscore);
+    weights = Tensor();
+    dscore = quire::mul(dscore, scale);
     const Tensor dq = quire::matmul(dscore, kh);
     const Tensor dkh = quire::matmul(dscore.transpose(-2, -1), qh);
     const auto scatter = [&](const Tensor& dense_gradient) {

@@ -26,8 +26,10 @@ CASES = [
     ("paged16 f32 d64 2k", "f32", 16, 1, 8, 8, 64, 2048),
     ("paged16 f32 d128 2k", "f32", 16, 1, 8, 8, 128, 2048),
 ]
-# S of the curves against gathering: B 1, H 4, G 2, K 64, pages of 16
-CURVE = [1024, 2048, 4096, 8192, 16384, 32768]
+# The curves against gathering, B 1, K 64, pages of 16: S, H, G. Gathering holds three matrices of S · S numbers for
+# each head: 12 GiB for the one head of the last.
+CURVE = [(1024, 4, 2), (2048, 4, 2), (4096, 4, 2), (8192, 4, 2), (16384, 4, 2), (32768, 4, 2),
+         (8192, 1, 1), (16384, 1, 1), (32768, 1, 1)]
 
 
 def torch_call(torch, dtype, b, h, g, k, s):
@@ -79,19 +81,19 @@ def compare(ours, torch, args, peak):
 
 
 def curve(ours, args):
-    for s in CURVE:
-        name = f"curve {s}"
+    for s, h, g in CURVE:
+        name = f"curve {s} heads {h}"
         if args.only not in name:
             continue
         times, held = {}, {}
         for how in ("owners", "gathered"):
-            # Six numbers for each pair of a query and a key, at least: more than a machine may have.
-            if how == "gathered" and s > args.most:
+            if how == "gathered" and 12 * h * s * s > args.most * 2**30:
                 continue
-            runs = [ours.call(f"{how} f32 16 1 4 2 64 {s}") for _ in range(args.rounds if s < 8192 else 2)]
-            times[how] = statistics.median(r[0] for r in runs[1:])
+            rounds = args.rounds if s < 8192 else 3 if s < 16384 or how == "owners" else 1
+            runs = [ours.call(f"{how} f32 16 1 {h} {g} 64 {s}") for _ in range(rounds)]
+            times[how] = statistics.median(r[0] for r in runs[rounds > 1:])
             held[how] = max(r[1] for r in runs)
-        text = f"{name:14} {times['owners'] * 1e3:9.1f} ms {held['owners'] / 2**20:8.2f} MiB"
+        text = f"{name:20} {times['owners'] * 1e3:9.1f} ms {held['owners'] / 2**20:8.2f} MiB"
         if "gathered" in times:
             text += f"   gathered {times['gathered'] * 1e3:9.1f} ms {held['gathered'] / 2**20:9.1f} MiB"
             text += f"   {times['gathered'] / times['owners']:5.2f}x, {held['gathered'] / held['owners']:6.0f}x less"
@@ -104,7 +106,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default="")
-    parser.add_argument("--most", type=int, default=8192, help="the longest S that is gathered")
+    parser.add_argument("--most", type=int, default=4, help="GiB that gathering may hold")
     parser.add_argument("--no-torch", action="store_true")
     args = parser.parse_args()
     torch = None

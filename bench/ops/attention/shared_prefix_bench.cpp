@@ -12,7 +12,9 @@
 // the gradients from those of `repeated` relative to their own, and whether `shared` gave the same
 // bits in every run.
 //
-//   bench_shared_prefix [prompt suffix rollouts [slots of a page = 16]]      else: twelve cases
+//   bench_shared_prefix [prompt suffix rollouts [slots of a page = 16 [rounds = 5]]]
+//
+// Without arguments: twelve cases.
 
 #include <algorithm>
 #include <chrono>
@@ -34,6 +36,7 @@ using quire::DType;
 using quire::Tensor;
 constexpr std::int64_t H = 8, G = 2, K = 64;
 std::int64_t Z = 16;  // slots of a page
+long rounds = 5;
 
 struct Case {
   std::int64_t S, U, R;  // tokens of the prompt, of a rollout; rollouts
@@ -247,7 +250,7 @@ void run(const Case& c) {
   const double counted = r * (s + u) * (s + u) / (s * s + r * (2 * s * u + u * u));
   Measured ours, two, whole;
   measure(whole, rows, [&] { return repeated(c, rows); });
-  for (int round = 0; round < 5; ++round) {
+  for (long round = 0; round < rounds; ++round) {
     measure(ours, rows, [&] { return shared(c, rows); });
     measure(two, rows, [&] { return two_calls(c, rows); });
   }
@@ -270,6 +273,7 @@ int main(int argc, char** argv) {
               "two", "rep.", "to rep.", "to two", "same bits");
   if (argc >= 4) {
     if (argc > 4) Z = std::max(1L, std::atol(argv[4]));
+    if (argc > 5) rounds = std::max(1L, std::atol(argv[5]));
     const auto tokens = [&](int at) { return std::max(1L, std::atol(argv[at]) / Z) * Z; };
     run({tokens(1), tokens(2), std::max(1L, std::atol(argv[3]))});
     return 0;

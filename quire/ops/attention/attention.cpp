@@ -1,12 +1,20 @@
 #include "quire/ops/attention/attention.h"
 
 #include "quire/base/error.h"
+#include "quire/base/isa.h"
 #include "quire/ops/attention/attention_check.h"
 #include "quire/ops/attention/attention_kernel.h"
+#include "quire/ops/attention/shared_attention.h"
+#include "quire/ops/attention/shared_attention_kernel.h"
 #include "quire/tensor/dims.h"
 
 namespace quire {
 namespace {
+
+kernel::Products products_of(const Tensor& q_NHK, const KvView& kv) {
+  if (q_NHK.dtype() != DType::kBF16 || kv.dtype != DType::kBF16) return kernel::Products::kF32;
+  return has_bf16_dot() ? kernel::Products::kBf16Dots : kernel::Products::kBf16Widened;
+}
 
 template <class T>
 AttentionResult merged(const AttentionResult& a, const AttentionResult& b, DType dtype) {
@@ -47,9 +55,18 @@ AttentionResult attention(const Tensor& q_NHK, const Tensor& start_J, const KvVi
   const Tensor q = queries_for(kv, q_NHK);
   AttentionResult result{Tensor::empty({dims['N'], dims['H'], kv.U}, DType::kF32),
                          Tensor::empty({dims['N'], dims['H']}, DType::kF32)};
-  kernel::attention_cpu({q.data<float>(), start.data<std::int32_t>(), kv, plain,
-                         result.out_NHU.mutable_data<float>(), result.lse_NH.mutable_data<float>(),
-                         dims['J'] - 1, dims['N'], dims['H']});
+  const kernel::AttentionForward args{q.data<float>(),
+                                      start.data<std::int32_t>(),
+                                      kv,
+                                      plain,
+                                      result.out_NHU.mutable_data<float>(),
+                                      result.lse_NH.mutable_data<float>(),
+                                      dims['J'] - 1,
+                                      dims['N'],
+                                      dims['H'],
+                                      products_of(q_NHK, kv)};
+  const std::int64_t shared = shared_keys(start, kv, plain);
+  shared > 0 ? kernel::shared_attention_cpu(args, shared) : kernel::attention_cpu(args);
   if (q_NHK.dtype() != DType::kF32) result.out_NHU = result.out_NHU.to(q_NHK.dtype());
   return result;
 }

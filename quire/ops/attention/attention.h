@@ -27,8 +27,9 @@ struct AttentionResult {
 ///         table, or an alignment left unset.
 /// Unchecked  The extent of masks, slopes, sinks and biases.
 /// Order   a partial result per 256 key positions, in tiles of 64, merged in order: bits depend
-///         neither on threads, nor on how many queries come at once, nor on where pages lie. A key
-///         that is masked is skipped: NaN in it reaches nothing.
+///         neither on threads, nor on how many queries come at once, nor on where pages lie, nor on
+///         whether sequences share them (shared_keys(): those are read once for all). A key that
+///         is masked is skipped: NaN in it reaches nothing.
 /// Memory  the result and per-thread tiles; with few queries also one partial result per 256 keys.
 /// Source  Milakov and Gimelshein 2018 (online softmax); Dao et al. 2022 (tiles).
 AttentionResult attention(const Tensor& q_NHK, const Tensor& start_J, const KvView& kv,

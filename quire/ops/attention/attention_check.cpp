@@ -115,4 +115,16 @@ AttentionSpec checked_attention(const Tensor& q_NHK, const Tensor& start_J, cons
   return plain;
 }
 
+std::int64_t checked_keys(const KvView& kv, std::int64_t b) {
+  check_view(kv, kv.G);
+  QUIRE_CHECK(b >= 0, "sequence ", b, " of a view");
+  for (std::int64_t g = 0; g < kv.G; ++g) {
+    check_table(kv, b, g);
+    QUIRE_CHECK(kernel::view_length(kv, b, g) == kernel::view_length(kv, b, 0), "kv head ", g,
+                " of sequence ", b, " has ", kernel::view_length(kv, b, g),
+                " keys, but head 0 has ", kernel::view_length(kv, b, 0));
+  }
+  return kernel::view_length(kv, b, 0);
+}
+
 }  // namespace quire

@@ -1,9 +1,9 @@
 #include <algorithm>
-#include <cmath>
 #include <limits>
 #include <vector>
 
 #include "quire/base/thread_pool.h"
+#include "quire/ops/attention/attention_finish.h"
 #include "quire/ops/attention/attention_kernel.h"
 #include "quire/ops/attention/visible.h"
 
@@ -17,11 +17,18 @@ constexpr std::int64_t kTileRows = 192;
 // afterwards.
 constexpr std::int64_t kSplitRows = 32;
 
+// Floats of a line of the cache: tiles and states begin with one.
+constexpr std::int64_t kLine = 16;
+
+std::int64_t lines(std::int64_t floats) { return (floats + kLine - 1) / kLine * kLine; }
+
 float* scratch(std::int64_t count) {
   thread_local std::vector<float> memory;
-  if (memory.size() < static_cast<std::size_t>(count))
-    memory.resize(static_cast<std::size_t>(count));
-  return memory.data();
+  if (memory.size() < static_cast<std::size_t>(count + kLine))
+    memory.resize(static_cast<std::size_t>(count + kLine));
+  return reinterpret_cast<float*>(
+      (reinterpret_cast<std::uintptr_t>(memory.data()) + 4 * kLine - 1) / (4 * kLine) *
+      (4 * kLine));
 }
 
 /// Rows of one kv head, and the chunks that any of them sees.
@@ -42,7 +49,7 @@ class Run {
   explicit Run(const AttentionForward& args)
       : a_(args), group_(args.H / args.kv.G), width_((args.kv.U + 15) / 16 * 16) {
     const std::int64_t widest = std::max(args.kv.K, width_);
-    tile_rows_ = widest <= 128 ? kTileRows : widest <= 256 ? kTileRows / 2 : kTileRows / 4;
+    tile_rows_ = widest <= 128 ? kTileRows : kTileRows / 4 * 3;
     for (std::int64_t b = 0; b < a_.B; ++b)
       for (std::int64_t g = 0; g < a_.kv.G; ++g) add_blocks(b, g);
     cut_blocks();
@@ -64,9 +71,11 @@ class Run {
   std::int64_t count(const Block& block) const {
     return (block.rows.last - block.rows.first) * group_;
   }
-  std::int64_t state_floats(const Block& block) const { return count(block) * (width_ + 2); }
+  std::int64_t state_floats(const Block& block) const {
+    return count(block) * width_ + lines(2 * count(block));
+  }
   SoftmaxState state_at(float* memory, std::int64_t rows) const {
-    return {memory, memory + rows, memory + 2 * rows};
+    return {memory + rows * width_, memory + rows * (width_ + 1), memory};
   }
 
   double cost(const Piece& piece) const {
@@ -136,8 +145,8 @@ class Run {
 
   void compute(const Piece& piece) {
     const Block& block = blocks_[piece.block];
-    const std::int64_t rows = count(block), own = attention_scratch(rows, a_.kv.K, width_),
-                       queries = rows * a_.kv.K;
+    const std::int64_t rows = count(block), own = lines(attention_scratch(rows, a_.kv.K, width_)),
+                       queries = lines(rows * a_.kv.K);
     const auto kernel = QUIRE_FOR_ISA(attention_chunk);
     if (block.split) {
       float* memory = scratch(own + queries);
@@ -160,7 +169,7 @@ class Run {
       if (kernel(a_, packed, chunk, part, memory))
         QUIRE_FOR_ISA(merge_states)(total, part, rows, width_);
     }
-    finish(block, total);
+    finish_rows(a_, block.rows, total);
   }
 
   void clear(const SoftmaxState& state, std::int64_t rows) const {
@@ -179,31 +188,7 @@ class Run {
           state_at(states_.data() + offsets_[index] + i * state_floats(block), rows);
       QUIRE_FOR_ISA(merge_states)(total, part, rows, width_);
     }
-    finish(block, total);
-  }
-
-  /// A sink is one more key without a value; then the division.
-  void finish(const Block& block, const SoftmaxState& state) const {
-    const std::int64_t rows = count(block);
-    std::vector<float> nothing(a_.spec.sink_H == nullptr ? 0 : static_cast<std::size_t>(width_),
-                               0.0f);
-    for (std::int64_t r = 0; r < rows; ++r) {
-      const std::int64_t h = block.rows.g * group_ + r % group_;
-      const std::int64_t n = a_.start_J[block.rows.b] + block.rows.first + r / group_;
-      const SoftmaxState row{state.max_R + r, state.sum_R + r, state.out_RU + r * width_};
-      // (A sink of −inf is none.)
-      if (a_.spec.sink_H != nullptr &&
-          a_.spec.sink_H[h] != -std::numeric_limits<float>::infinity()) {
-        float sink = a_.spec.sink_H[h], one = 1.0f;
-        QUIRE_FOR_ISA(merge_states)(row, {&sink, &one, nothing.data()}, 1, width_);
-      }
-      QUIRE_FOR_ISA(finish_row)
-      (row.out_RU, *row.sum_R, a_.kv.U, a_.out_NHU + (n * a_.H + h) * a_.kv.U);
-      a_.lse_NH[n * a_.H + h] = *row.sum_R == 0.0f
-                                    ? -std::numeric_limits<float>::infinity()
-                                    : static_cast<float>(static_cast<double>(*row.max_R) +
-                                                         std::log(static_cast<double>(*row.sum_R)));
-    }
+    finish_rows(a_, block.rows, total);
   }
 
   const AttentionForward& a_;

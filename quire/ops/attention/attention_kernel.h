@@ -13,6 +13,13 @@ inline constexpr int kTileKeys = 64;  // one test of the running maximum per til
 inline constexpr std::int64_t kChunkKeys =
     256;  // a partial result covers these key positions, wherever they lie
 
+/// How queries meet keys, and weights values (quire/ops/attention/attention_products.h).
+enum class Products {
+  kF32,          // widened to f32, one after another
+  kBf16Widened,  // bf16 with bf16, weights too, in the order of the processor's dot products
+  kBf16Dots      // by those dot products: has_bf16_dot()
+};
+
 /// attention() with everything checked and made plain.
 struct AttentionForward {
   const float* q_NHK;  // contiguous
@@ -22,6 +29,7 @@ struct AttentionForward {
   float* out_NHU;
   float* lse_NH;
   std::int64_t B, N, H;
+  Products products = Products::kF32;  // others want bf16 keys, and queries that are bf16 numbers
 };
 void attention_cpu(const AttentionForward& args);
 
@@ -66,10 +74,10 @@ struct AttentionRows {
   std::int64_t until;
 };
 
-/// Floats that attention_chunk needs beside the state: tiles of keys and values, scores, and what
-/// belongs to a key.
+/// Floats that attention_chunk needs beside the state: tiles of keys and values, scores, what
+/// belongs to a key, and queries as pairs.
 constexpr std::int64_t attention_scratch(std::int64_t rows, std::int64_t K, std::int64_t width) {
-  return kTileKeys * (K + width + rows + 4) + rows + 64;
+  return kTileKeys * (K + (width + 63) / 64 * 64 + rows + 4) + rows * (K / 2 + 17) + 64;
 }
 
 /// The softmax over the keys of one chunk (positions [chunk · 256, chunk · 256 + 256)), from an

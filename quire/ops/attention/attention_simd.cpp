@@ -9,6 +9,7 @@
 
 #include "quire/base/simd.h"
 #include "quire/ops/attention/attention_kernel.h"
+#include "quire/ops/attention/attention_products.h"
 #include "quire/ops/attention/attention_score.h"
 #include "quire/ops/attention/attention_tile.h"
 #include "quire/ops/attention/visible.h"
@@ -17,7 +18,7 @@
 namespace quire::kernel::QUIRE_ISA_NS {
 namespace {
 
-constexpr int kStrip = 6;  // rows of a register tile: 6 × 4 accumulators
+constexpr int kStrip = kRegisters < 32 ? 2 : 6;  // rows of a register tile: 6 × 4 accumulators
 
 /// One call of attention_chunk: what all tiles share.
 struct Job {
@@ -28,15 +29,17 @@ struct Job {
   float* scores;   // [rows, 64]: scores, then weights
   float* rescale;  // [rows]: what the earlier output is multiplied by
   std::int64_t group, count, width;
-  KeyRange keys;   // positions of the sequence's keys
-  std::int64_t T;  // queries of the sequence
-  bool plain;      // scores are scale · q·k
+  KeyRange keys;         // positions of the sequence's keys
+  std::int64_t T;        // queries of the sequence
+  bool plain;            // scores are scale · q·k
+  const float* queries;  // rows of query_floats: floats, or pairs of bf16
+  std::int64_t query_floats;
 
   // (A division of 32 bits takes half the time.)
   std::int64_t query_of_block(std::int64_t row) const {
     return static_cast<std::uint32_t>(row) / static_cast<std::uint32_t>(group);
   }
-  const float* q(std::int64_t row) const { return rows.q + row * a.kv.K; }
+  const float* q(std::int64_t row) const { return queries + row * query_floats; }
   ScoreRow row_at(std::int64_t row) const {
     const std::int64_t query = query_of_block(row), t = rows.first + query;
     return {
@@ -48,36 +51,56 @@ struct Job {
   }
 };
 
+/// What rows see of a tile. Most tiles are seen whole by all rows.
+struct Sight {
+  const Job& job;
+  const Tile& tile;
+  bool whole;
+
+  Sight(const Job& j, const Tile& t, std::int64_t from_row)
+      : job(j), tile(t), whole(sees_all(from_row, j.count - 1)) {}
+  /// Rows are in the order of their queries: what the last sees from its begin on and the first up
+  /// to its end, all see.
+  bool sees_all(std::int64_t first, std::int64_t last) const {
+    return job.seen(last).begin <= tile.position &&
+           job.seen(first).end >= tile.position + kTileKeys;
+  }
+  LaneRange of(std::int64_t row) const {
+    return whole ? LaneRange{0, kTileKeys} : lanes(job.seen(row), tile);
+  }
+};
+
+template <int R>
+QUIRE_INLINE void store_scores(const Job& job, std::int64_t row, const Accumulators<R, 4>& acc) {
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int p = 0; p < 4; ++p) store(job.scores + (row + r) * kTileKeys + 16 * p, acc[r][p]);
+}
+
 /// Scores of R rows, and the highest of each row's in each of 16 lanes.
-template <class Load, int R>
-QUIRE_INLINE void score_strip(const Job& job, const Tile& tile, std::int64_t row,
-                              Array<F32, R>& highest) {
+template <class Form, int R>
+QUIRE_INLINE void score_strip(const Job& job, const Tile& tile, const Sight& sight,
+                              std::int64_t row, Array<F32, R>& highest) {
   Array<const float*, R> q;
   for (int r = 0; r < R; ++r) q[r] = job.q(row + r);
   Accumulators<R, 4> acc;
   clear<R, 4>(acc);
   if (tile.k_next[0] != nullptr) {
-    panel_product<Load, R, 4>(acc, q, tile.k, tile.k_step_bytes, job.a.kv.K, tile.k_next);
+    Form::template keys<R, 4>(acc, q, tile.k, tile.k_step_bytes, job.a.kv.K, tile.k_next);
   } else {
-    panel_product<Load, R, 4>(acc, q, tile.k, tile.k_step_bytes, job.a.kv.K, nullptr);
+    Form::template keys<R, 4>(acc, q, tile.k, tile.k_step_bytes, job.a.kv.K, nullptr);
   }
-  // Rows are in the order of their queries: what the last sees from its begin on and the first up
-  // to its end, all see.
-  if (job.plain && job.seen(row + R - 1).begin <= tile.position &&
-      job.seen(row).end >= tile.position + kTileKeys) {
+  if (job.plain && (sight.whole || sight.sees_all(row, row + R - 1))) {
     const F32 scale = set1(static_cast<float>(job.a.spec.scale));
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
-      for (int p = 0; p < 4; ++p) {
-        acc[r][p] = mul(acc[r][p], scale);
-        store(job.scores + (row + r) * kTileKeys + 16 * p, acc[r][p]);
-      }
+      for (int p = 0; p < 4; ++p) acc[r][p] = mul(acc[r][p], scale);
       highest[r] = max(max(acc[r][0], acc[r][1]), max(acc[r][2], acc[r][3]));
     }
+    store_scores<R>(job, row, acc);
     return;
   }
-  for (int r = 0; r < R; ++r)
-    for (int p = 0; p < 4; ++p) store(job.scores + (row + r) * kTileKeys + 16 * p, acc[r][p]);
+  store_scores<R>(job, row, acc);
   for (int r = 0; r < R; ++r) {
     float* s = job.scores + (row + r) * kTileKeys;
     F32 x[4] = {load(s), load(s + 16), load(s + 32), load(s + 48)};
@@ -99,8 +122,25 @@ QUIRE_INLINE void raise_maxima(const Job& job, std::int64_t row, const Array<F32
   store_first(job.rescale + row, select_less(old, now, exp(sub(old, now)), set1(1.0f)), R);
 }
 
+/// Four vectors of weights, as the values want them.
+template <Weights kKind>
+QUIRE_INLINE void store_weights(float* to, const F32* w) {
+  if constexpr (kKind == Weights::kPairs) {
+    store_pairs(to, round_pairs(w[0], w[1]));
+    store_pairs(to + 16, round_pairs(w[2], w[3]));
+  } else if constexpr (kKind == Weights::kRounded) {
+    alignas(64) std::byte narrow[32];
+    for (int p = 0; p < 4; ++p) {
+      store_bf16(narrow, w[p]);
+      store(to + 16 * p, load_bf16(narrow));
+    }
+  } else {
+    for (int p = 0; p < 4; ++p) store(to + 16 * p, w[p]);
+  }
+}
+
 /// Scores to weights e^(s − max) and their running sum.
-template <int R>
+template <Weights kKind, int R>
 QUIRE_INLINE void weigh(const Job& job, const Tile& tile, std::int64_t row) {
   Array<F32, R> sums;
   for (int r = 0; r < R; ++r) {
@@ -109,15 +149,16 @@ QUIRE_INLINE void weigh(const Job& job, const Tile& tile, std::int64_t row) {
     // While nothing was seen every score is −inf, and −inf − 0 weighs nothing. (A NaN stays one.)
     const F32 base = set1(largest == kMinusInfinity ? 0.0f : largest);
     sums[r] = zero();
+    F32 w[4];
     for (int p = 0; p < 4; ++p) {
-      F32 w = exp(sub(load(s + 16 * p), base));
-      sums[r] = add(sums[r], w);
+      w[p] = exp(sub(load(s + 16 * p), base));
+      sums[r] = add(sums[r], w[p]);
       if (tile.v_scale != nullptr) {
         // Only where there is weight: the scale of a masked key may be anything.
-        w = select_less(zero(), w, mul(w, load(tile.v_scale + 16 * p)), w);
+        w[p] = select_less(zero(), w[p], mul(w[p], load(tile.v_scale + 16 * p)), w[p]);
       }
-      store(s + 16 * p, w);
     }
+    store_weights<kKind>(s, w);
   }
   for (int r = 0; r < R; ++r) {
     float& sum = job.state.sum_R[row + r];
@@ -125,7 +166,8 @@ QUIRE_INLINE void weigh(const Job& job, const Tile& tile, std::int64_t row) {
   }
 }
 
-template <class Load, int R, int P>
+/// Adds the tile's values of columns [u, u + 16·P) to the outputs of R rows.
+template <class Form, int R, int P>
 void weigh_columns(const Job& job, const Tile& tile, std::int64_t row, LaneRange range,
                    std::int64_t u) {
   Array<const float*, R> w;
@@ -136,15 +178,16 @@ void weigh_columns(const Job& job, const Tile& tile, std::int64_t row, LaneRange
     const F32 factor = set1(job.rescale[row + r]);
     for (int p = 0; p < P; ++p) acc[r][p] = mul(load(out + 16 * p), factor);
   }
+  const std::int64_t step = tile.v_step_bytes,
+                     column = u / 64 * tile.v_block_bytes + u % 64 * Form::kColumnBytes;
   for (int lane = range.begin; lane < range.end;) {
     const int run = lane / 16,
               stop = tile.v_joined || range.end < 16 * run + 16 ? range.end : 16 * run + 16;
-    const std::byte* v = tile.v[run] - 16 * run * tile.v_step_bytes + u * Load::kBytes;
+    const std::byte* v = tile.v[run] - Form::row_offset(16 * run, step) + column;
     if (tile.v_next[0] != nullptr) {
-      panel_product<Load, R, P>(acc, w, v, 16 * Load::kBytes, tile.v_step_bytes, lane, stop,
-                                tile.v_next[run] - tile.v[run]);
+      Form::template values<R, P>(acc, w, v, step, lane, stop, tile.v_next[run] - tile.v[run]);
     } else {
-      panel_product<Load, R, P>(acc, w, v, 16 * Load::kBytes, tile.v_step_bytes, lane, stop);
+      Form::template values<R, P>(acc, w, v, step, lane, stop, 0);
     }
     lane = stop;
   }
@@ -153,43 +196,39 @@ void weigh_columns(const Job& job, const Tile& tile, std::int64_t row, LaneRange
       store(job.state.out_RU + (row + r) * job.width + u + 16 * p, acc[r][p]);
 }
 
-template <class Load, int R>
-void weigh_strip(const Job& job, const Tile& tile, std::int64_t row, LaneRange range) {
-  std::int64_t u = 0;
-  for (; u + 64 <= job.width; u += 64) weigh_columns<Load, R, 4>(job, tile, row, range, u);
-  for (; u + 32 <= job.width; u += 32) weigh_columns<Load, R, 2>(job, tile, row, range, u);
-  for (; u < job.width; u += 16) weigh_columns<Load, R, 1>(job, tile, row, range, u);
-}
-
 /// The same sums for a row whose tile holds values that are not finite. Where a bias or a mask may
 /// have masked keys, those of weight 0 are passed over.
-template <class Load>
-void weigh_values_one_by_one(const Job& job, const Tile& tile, std::int64_t row, LaneRange range,
-                             bool masked) {
+template <class Form>
+void weigh_one_by_one(const Job& job, const Tile& tile, std::int64_t row, LaneRange range,
+                      bool masked, std::int64_t u) {
   const float* w = job.scores + row * kTileKeys;
-  for (std::int64_t u = 0; u < job.width; u += 16) {
-    float* out = job.state.out_RU + row * job.width + u;
-    F32 acc = mul(load(out), set1(job.rescale[row]));
-    for (int lane = range.begin; lane < range.end; ++lane) {
-      if (masked && w[lane] == 0.0f) continue;
-      const std::byte* v = tile.v[lane / 16] + lane % 16 * tile.v_step_bytes + u * Load::kBytes;
-      acc = fma(Load::at(v), set1(w[lane]), acc);
-    }
-    store(out, acc);
+  const std::int64_t step = tile.v_step_bytes,
+                     column = u / 64 * tile.v_block_bytes + u % 64 * Form::kColumnBytes;
+  float* out = job.state.out_RU + row * job.width + u;
+  F32 acc = mul(load(out), set1(job.rescale[row]));
+  for (int i = range.begin / 2 * 2; i < (range.end + 1) / 2 * 2; ++i) {
+    const int lane = i ^ Form::kFirst;
+    if (lane < range.begin || lane >= range.end) continue;
+    if (masked && Form::weight(w, lane) == 0.0f) continue;
+    const std::byte* v = tile.v[lane / 16] - Form::row_offset(lane / 16 * 16, step) + column;
+    acc = Form::one(acc, w, v, step, lane);
   }
+  store(out, acc);
 }
 
 /// Calls f with R rows at a time as a constant, from `row` to `count`.
 template <class F>
 QUIRE_INLINE void strips(std::int64_t row, std::int64_t count, F&& f) {
   for (; row + kStrip <= count; row += kStrip) f(row, Constant<kStrip>{});
-  if (row + 4 <= count) {
-    f(row, Constant<4>{});
-    row += 4;
-  }
-  if (row + 3 <= count) {
-    f(row, Constant<3>{});
-    row += 3;
+  if constexpr (kStrip > 4) {
+    if (row + 4 <= count) {
+      f(row, Constant<4>{});
+      row += 4;
+    }
+    if (row + 3 <= count) {
+      f(row, Constant<3>{});
+      row += 3;
+    }
   }
   for (; row < count; ++row) f(row, Constant<1>{});
 }
@@ -201,7 +240,7 @@ struct Ahead {
   int lane = 0, end = 0, step = 0;
 
   QUIRE_INLINE void ask(const std::byte* p, std::int64_t bytes) {
-    for (std::int64_t at = 0; at < bytes; at += 64) prefetch(p + at);
+    for (std::int64_t at = 0; at < bytes; at += 64) prefetch_far(p + at);
   }
   [[gnu::always_inline]] void fetch() {
     for (const int to = lane + step < end ? lane + step : end; lane < to; ++lane) {
@@ -212,39 +251,57 @@ struct Ahead {
 };
 
 /// Scores and weights of all rows while the keys are near.
-template <class Load>
+template <class Form>
 void score_tile(const Job& job, const Tile& tile, std::int64_t from_row, Ahead ahead) {
+  const Sight sight(job, tile, from_row);
   strips(from_row, job.count, [&](std::int64_t row, auto rows) {
     constexpr int R = decltype(rows)::kValue;
     Array<F32, R> highest;
-    score_strip<Load, R>(job, tile, row, highest);
+    score_strip<Form, R>(job, tile, sight, row, highest);
     raise_maxima<R>(job, row, highest);
-    weigh<R>(job, tile, row);
+    weigh<Form::kWeights, R>(job, tile, row);
     ahead.fetch();
   });
 }
 
+/// Adds the values' columns from u on to the sums of R rows.
+template <class Form, int R, int P>
+QUIRE_INLINE void weigh_strip(const Job& job, const Tile& tile, const Sight& sight,
+                              std::int64_t row, std::int64_t u) {
+  if (sight.whole && tile.finite)
+    return weigh_columns<Form, R, P>(job, tile, row, {0, kTileKeys}, u);
+  // Rows of one strip are neighbours: together they see from the first begin to the last end.
+  const LaneRange first = sight.of(row), last = sight.of(row + R - 1);
+  // (Both may see nothing of the tile, one before it and one after it, and a row between them
+  // does.)
+  const bool same = first.begin == last.begin && first.end == last.end && first.begin < first.end;
+  const bool masked =
+      job.a.spec.mask_TS != nullptr || job.a.spec.allow_TS != nullptr || job.a.kv.bias != nullptr;
+  if (same && (tile.finite || !masked)) {
+    weigh_columns<Form, R, P>(job, tile, row, first, u);
+  } else if (tile.finite) {
+    weigh_columns<Form, R, P>(job, tile, row, {tile.begin, last.end > 0 ? last.end : tile.end}, u);
+  } else {
+    for (int r = 0; r < R; ++r)
+      for (int p = 0; p < P; ++p)
+        weigh_one_by_one<Form>(job, tile, row + r, sight.of(row + r), masked, u + 16 * p);
+  }
+}
+
 /// The weighted sums of all rows while the values are near.
-template <class Load>
+template <class Form>
 void weigh_tile(const Job& job, const Tile& tile, std::int64_t from_row) {
-  strips(from_row, job.count, [&](std::int64_t row, auto rows) {
-    constexpr int R = decltype(rows)::kValue;
-    // Rows of one strip are neighbours: together they see from the first begin to the last end.
-    const LaneRange first = lanes(job.seen(row), tile), last = lanes(job.seen(row + R - 1), tile);
-    // (Both may see nothing of the tile, one before it and one after it, and a row between them
-    // does.)
-    const bool same = first.begin == last.begin && first.end == last.end && first.begin < first.end;
-    const bool masked =
-        job.a.spec.mask_TS != nullptr || job.a.spec.allow_TS != nullptr || job.a.kv.bias != nullptr;
-    if (same && (tile.finite || !masked)) {
-      weigh_strip<Load, R>(job, tile, row, first);
-    } else if (tile.finite) {
-      weigh_strip<Load, R>(job, tile, row, {tile.begin, last.end > 0 ? last.end : tile.end});
-    } else {
-      for (int r = 0; r < R; ++r)
-        weigh_values_one_by_one<Load>(job, tile, row + r, lanes(job.seen(row + r), tile), masked);
-    }
-  });
+  const Sight sight(job, tile, from_row);
+  const auto columns = [&](std::int64_t u, auto vectors) {
+    strips(from_row, job.count, [&](std::int64_t row, auto rows) {
+      constexpr int R = decltype(rows)::kValue, P = decltype(vectors)::kValue;
+      weigh_strip<Form, R, P>(job, tile, sight, row, u);
+    });
+  };
+  std::int64_t u = 0;
+  for (; u + 64 <= job.width; u += 64) columns(u, Constant<4>{});
+  for (; u + 32 <= job.width; u += 32) columns(u, Constant<2>{});
+  for (; u < job.width; u += 16) columns(u, Constant<1>{});
 }
 
 /// The first strip of rows in which one sees anything at or after position `begin`; rows before it
@@ -258,6 +315,36 @@ std::int64_t first_row(const Job& job, std::int64_t begin) {
 bool is_plain(const AttentionForward& a) {
   return a.spec.softcap == 0 && a.spec.slope_H == nullptr && a.spec.mask_TS == nullptr &&
          a.spec.allow_TS == nullptr && a.kv.bias == nullptr && a.kv.k_scale_PZG == nullptr;
+}
+
+/// Gathers what the tile does not borrow, in the form that the products want.
+void fill_tile(const Job& job, std::int64_t first_slot, Tile& tile) {
+  const KvView& kv = job.a.kv;
+  if (job.a.products != Products::kBf16Dots) {
+    return with_stored(kv.dtype, [&](auto load) {
+      gather<decltype(load)>(kv, job.rows.b, job.rows.g, first_slot, tile, job.memory, job.width);
+    });
+  }
+  TileRows rows;
+  find_rows<LoadBF16>(kv, job.rows.b, job.rows.g, first_slot, tile, rows);
+  gather_key_pairs(kv, first_slot, tile, rows, job.memory.k);
+  use_keys(tile, job.memory.k);
+  for (int p = 0; p < 4; ++p) tile.k_next[p] = nullptr;
+  if (tile.v[0] != nullptr) return;
+  tile.finite = gather_value_pairs(kv, tile, rows, job.memory.v);
+  use_values(tile, job.memory.v, kTileKeys / 2);
+}
+
+/// Calls f with the form in which numbers of that dtype are multiplied.
+template <class F>
+QUIRE_INLINE void with_form(Products products, DType dtype, F&& f) {
+  if (products == Products::kF32)
+    return with_load(dtype, [&](auto load) { f(Chain<decltype(load)>{}); });
+  const bool gathered = dtype == DType::kF32;
+  if constexpr (kHasBf16Dots) {
+    if (products == Products::kBf16Dots) return gathered ? f(Dots{}) : f(DotsOfRows{});
+  }
+  return gathered ? f(Swapped<LoadF32>{}) : f(Swapped<LoadBF16>{});
 }
 
 /// The tile from `first_slot` on, to be asked for in `strips` parts.
@@ -283,6 +370,11 @@ Ahead look_ahead(const KvView& kv, std::int64_t b, std::int64_t g, std::int64_t 
   return ahead;
 }
 
+/// The next whole line of the cache: vectors that lie across two cost twice.
+float* aligned(float* p) {
+  return reinterpret_cast<float*>((reinterpret_cast<std::uintptr_t>(p) + 63) / 64 * 64);
+}
+
 }  // namespace
 
 bool attention_chunk(const AttentionForward& args, const AttentionRows& rows, std::int64_t chunk,
@@ -292,7 +384,7 @@ bool attention_chunk(const AttentionForward& args, const AttentionRows& rows, st
                      width = (kv.U + 15) / 16 * 16;
   const std::int64_t start = view_first(kv, rows.b, rows.g),
                      length = view_length(kv, rows.b, rows.g);
-  float* at = scratch;
+  float* at = aligned(scratch);
   const auto take = [&](std::int64_t n) {
     float* out = at;
     at += n;
@@ -301,18 +393,24 @@ bool attention_chunk(const AttentionForward& args, const AttentionRows& rows, st
   const TileMemory memory{take(kTileKeys * kv.K), take(kTileKeys * width), take(kTileKeys),
                           take(kTileKeys), take(kTileKeys)};
   float* scores = take(kTileKeys * count);
+  float* rescale = take(count);
+  const bool dots = args.products == Products::kBf16Dots;
+  float* pairs = aligned(at);
+  if (dots) pair_rows(rows.q, count, kv.K, pairs);
   Job job{args,
           rows,
           state,
           memory,
           scores,
-          take(count),
+          rescale,
           group,
           count,
           width,
           {start, start + length},
           args.start_J[rows.b + 1] - args.start_J[rows.b],
-          is_plain(args)};
+          is_plain(args),
+          dots ? pairs : rows.q,
+          dots ? paired_width(kv.K) : kv.K};
 
   for (std::int64_t r = 0; r < count; ++r) {
     state.max_R[r] = kMinusInfinity;
@@ -340,19 +438,16 @@ bool attention_chunk(const AttentionForward& args, const AttentionRows& rows, st
         (last.end < rows.until ? last.end : rows.until) - position - kTileKeys;
     const bool borrowed =
         rows.last - rows.first == 1 && borrow(kv, rows.b, rows.g, first_slot, ahead, tile);
-    if (!borrowed) {
-      with_stored(kv.dtype, [&](auto load) {
-        gather<decltype(load)>(kv, rows.b, rows.g, first_slot, tile, memory, width);
-      });
-    }
+    if (!borrowed) fill_tile(job, first_slot, tile);
     const std::int64_t from_row = first_row(job, position);
-    const bool asks = !borrowed && ahead > 0 && (!is_i4(kv.dtype) || count > kStrip);
-    const Ahead asked = !asks ? Ahead{}
-                              : look_ahead(kv, rows.b, rows.g, first_slot + kTileKeys,
-                                           (count - from_row) / kStrip + 1);
-    with_load(tile.k_dtype,
-              [&](auto load) { score_tile<decltype(load)>(job, tile, from_row, asked); });
-    with_load(tile.v_dtype, [&](auto load) { weigh_tile<decltype(load)>(job, tile, from_row); });
+    const Ahead asked = borrowed || ahead <= 0
+                            ? Ahead{}
+                            : look_ahead(kv, rows.b, rows.g, first_slot + kTileKeys,
+                                         (count - from_row) / kStrip + 1);
+    with_form(args.products, tile.k_dtype,
+              [&](auto form) { score_tile<decltype(form)>(job, tile, from_row, asked); });
+    with_form(args.products, tile.v_dtype,
+              [&](auto form) { weigh_tile<decltype(form)>(job, tile, from_row); });
   }
   return any;
 }

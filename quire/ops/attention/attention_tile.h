@@ -17,17 +17,18 @@ struct Tile {
   DType k_dtype, v_dtype;
   const std::byte* k[4];  // of 16 keys each
   std::int64_t k_step_bytes;
-  const std::byte* v[4];  // of the first of 16 positions each
-  std::int64_t v_step_bytes;
-  bool v_joined;                           // the four follow one another
-  const std::byte *k_next[4], *v_next[4];  // where the next tile lies; null: nothing to ask for
-  const float *k_scale, *v_scale, *bias;   // of 64 positions, or null
-  std::int64_t position;                   // of lane 0
-  int begin, end;                          // lanes that hold keys
+  const std::byte* v[4];                     // of the first of 16 positions each
+  std::int64_t v_step_bytes, v_block_bytes;  // to the next row; to the next 64 columns
+  bool v_joined;                             // the four follow one another
+  const std::byte *k_next[4], *v_next[4];    // where the next tile lies; null: nothing to ask for
+  const float *k_scale, *v_scale, *bias;     // of 64 positions, or null
+  std::int64_t position;                     // of lane 0
+  int begin, end;                            // lanes that hold keys
   bool finite;  // no NaN or infinity among the values; unknown counts as no
 };
 
-/// Scratch of a tile: [64 · K] keys, [64 · width] values, 3 · 64 floats.
+/// Scratch of a tile: [64 · K] keys, [64 · width] values (width in whole blocks of 64 columns), 3 ·
+/// 64 floats.
 struct TileMemory {
   float *k, *v, *k_scale, *v_scale, *bias;
 };
@@ -181,31 +182,27 @@ QUIRE_SPECIAL void gather_keys<LoadI4>(const KvView& kv, std::int64_t first_slot
   }
 }
 
-/// The values of a tile in rows of `width`. False when one is not finite.
+/// Where column `u` of row `row` lies in a tile of values: 64 columns of all rows follow one another
+/// before the next 64, so that a pass over them stays in L1.
+constexpr std::int64_t value_offset(std::int64_t row, std::int64_t u, std::int64_t rows) {
+  return (u / 64 * rows + row) * 64 + u % 64;
+}
+
+/// The values of a tile, filled up with zeros to `width`. False when one is not finite.
 template <class Load>
 QUIRE_INLINE bool gather_values(const KvView& kv, const Tile& tile, const TileRows& rows,
                                 std::int64_t width, float* v_tile) {
   F32 probe = zero();  // stays 0 while 0 · v is
   for (int lane = tile.begin; lane < tile.end; ++lane) {
-    float* row = v_tile + lane * width;
-    if (kv.U < width) store(row + width - 16, zero());
-    widen_row<Load>(rows.v[lane], kv.U, row);
-    for (std::int64_t u = 0; u < width; u += 16) probe = fma(load(row + u), zero(), probe);
+    for (std::int64_t first = 0; first < width; first += 64) {
+      float* row = v_tile + value_offset(lane, first, kTileKeys);
+      const std::int64_t n = kv.U - first < 64 ? kv.U - first : 64;
+      if (n % 16 != 0) store(row + n / 16 * 16, zero());
+      widen_row<Load>(rows.v[lane] + stored_bytes<Load>(first), n, row);
+      for (std::int64_t u = 0; u < n; u += 16) probe = fma(load(row + u), zero(), probe);
+    }
   }
   return all_finite(probe);
-}
-
-template <>
-QUIRE_SPECIAL bool gather_values<LoadI4>(const KvView& kv, const Tile& tile, const TileRows& rows,
-                                         std::int64_t width, float* v_tile) {
-  bool finite = true;
-  for (int lane = tile.begin; lane < tile.end; ++lane) {
-    float* row = v_tile + lane * width;
-    if (kv.U < width) store(row + width - 16, zero());
-    widen_i4_row(rows.v[lane], kv.U, row);
-    finite = finite && finite_i4_row(rows.v[lane], kv.U);
-  }
-  return finite;
 }
 
 /// Points the tile at what was gathered.
@@ -214,11 +211,13 @@ QUIRE_INLINE void use_keys(Tile& tile, const float* k) {
   tile.k_step_bytes = 4 * kTileKeys;
   for (int p = 0; p < 4; ++p) tile.k[p] = reinterpret_cast<const std::byte*>(k + 16 * p);
 }
-QUIRE_INLINE void use_values(Tile& tile, const float* v, std::int64_t width) {
+/// Rows of 64 columns, `rows` of them for the 64 lanes.
+QUIRE_INLINE void use_values(Tile& tile, const float* v, std::int64_t rows) {
   tile.v_dtype = DType::kF32;
-  tile.v_step_bytes = 4 * width;
+  tile.v_step_bytes = 4 * 64;
+  tile.v_block_bytes = 4 * 64 * rows;
   tile.v_joined = true;
-  for (int p = 0; p < 4; ++p) tile.v[p] = reinterpret_cast<const std::byte*>(v + 16 * p * width);
+  for (int p = 0; p < 4; ++p) tile.v[p] = reinterpret_cast<const std::byte*>(v + 64 * p * rows / 4);
 }
 
 /// Keys and values; where values are already borrowed, keys alone.
@@ -232,7 +231,7 @@ void gather(const KvView& kv, std::int64_t b, std::int64_t g, std::int64_t first
   for (int p = 0; p < 4; ++p) tile.k_next[p] = nullptr;
   if (tile.v[0] != nullptr) return;
   tile.finite = gather_values<Load>(kv, tile, rows, width, m.v);
-  use_values(tile, m.v, width);
+  use_values(tile, m.v, kTileKeys);
 }
 
 /// What belongs to each key: scales of i8, bias of the kv head.
@@ -289,41 +288,6 @@ QUIRE_INLINE bool find_runs(const KvView& kv, std::int64_t b, std::int64_t g,
   return true;
 }
 
-/// i4 that lies in whole blocks: no row is looked up. What lies a tile further, in a page of that
-/// many slots the next tile, is asked for meanwhile.
-template <>
-inline void gather<LoadI4>(const KvView& kv, std::int64_t b, std::int64_t g,
-                           std::int64_t first_slot, Tile& tile, const TileMemory& m,
-                           std::int64_t width) {
-  Runs runs;
-  if (tile.begin != 0 || kv.k_layout != KLayout::kBlocks ||
-      !find_runs(kv, b, g, first_slot, tile.end, runs)) {
-    TileRows rows;
-    find_rows<LoadI4>(kv, b, g, first_slot, tile, rows);
-    gather_keys<LoadI4>(kv, first_slot, tile, rows, m.k);
-    tile.finite = gather_values<LoadI4>(kv, tile, rows, width, m.v);
-  } else {
-    tile.finite = true;
-    const std::int64_t k_block = 16 * kv.k_strides.slot, v_row = kv.v_strides.slot;
-    for (int p = 0; 16 * p < tile.end; ++p) {
-      for (std::int64_t at = 0; at < k_block; at += 64) prefetch(runs.k[p] + 4 * k_block + at);
-      widen_i4_block(runs.k[p], kv.K, m.k + 16 * p, kTileKeys);
-      for (std::int64_t at = 0; at < 16 * v_row; at += 64)
-        prefetch(runs.v[p] + kTileKeys * v_row + at);
-      const int rows = tile.end - 16 * p < 16 ? tile.end - 16 * p : 16;
-      for (int i = 0; i < rows; ++i) {
-        float* row = m.v + (16 * p + i) * width;
-        if (kv.U < width) store(row + width - 16, zero());
-        widen_i4_row(runs.v[p] + i * v_row, kv.U, row);
-        tile.finite = finite_i4_row(runs.v[p] + i * v_row, kv.U) && tile.finite;
-      }
-    }
-  }
-  use_keys(tile, m.k);
-  use_values(tile, m.v, width);
-  for (int p = 0; p < 4; ++p) tile.k_next[p] = nullptr;
-}
-
 /// Points the tile into the cache where it stores these positions just as the compute kernel reads
 /// them: values in rows of whole vectors, keys in blocks. Returns whether nothing is left to
 /// gather. The `ahead` positions behind it are the next tile's.
@@ -341,6 +305,7 @@ QUIRE_INLINE bool borrow(const KvView& kv, std::int64_t b, std::int64_t g, std::
   tile.k_dtype = tile.v_dtype = kv.dtype;
   tile.k_step_bytes = 16 * bytes;
   tile.v_step_bytes = kv.v_strides.slot * bytes;
+  tile.v_block_bytes = 64 * bytes;
   tile.v_joined = false;
   tile.finite = false;
   for (int p = 0; p < 4; ++p) {

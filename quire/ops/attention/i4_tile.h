@@ -51,18 +51,6 @@ QUIRE_INLINE void widen_i4_row(const std::byte* from, std::int64_t n, float* to)
   store_first(to + k + half, fma(second, scale, low), static_cast<int>(n - k - half));
 }
 
-/// Whether all scales and lowest numbers of a row are finite: then all its numbers are.
-QUIRE_INLINE bool finite_i4_row(const std::byte* row, std::int64_t n) {
-  bool finite = true;
-  for (std::int64_t k = 0; k < n; k += kI4Group) {
-    std::uint16_t header[2];
-    __builtin_memcpy(header, row, sizeof header);
-    finite = finite && (header[0] & 0x7c00) != 0x7c00 && (header[1] & 0x7c00) != 0x7c00;
-    row += i4_group_bytes(i4_group_size(n, k));
-  }
-  return finite;
-}
-
 /// A block of 16 keys: element k of key i at k · stride + i.
 QUIRE_INLINE void widen_i4_block(const std::byte* from, std::int64_t K, float* to,
                                  std::int64_t stride) {

@@ -61,7 +61,7 @@ QUIRE_INLINE void panel_product(Accumulators<T, P>& acc, const Array<const float
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
       column[p] = Load::at(w + p * panel_bytes);
-      if (ahead_bytes != 0) prefetch(w + p * panel_bytes + ahead_bytes);
+      if (ahead_bytes != 0) prefetch_far(w + p * panel_bytes + ahead_bytes);
     }
 #pragma GCC unroll 6
     for (int t = 0; t < T; ++t) {
@@ -84,7 +84,7 @@ QUIRE_INLINE void panel_product(Accumulators<T, P>& acc, const Array<const float
 #pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
       column[p] = Load::at(w[p] + at);
-      if (next != nullptr) prefetch(next[p] + at);
+      if (next != nullptr) prefetch_far(next[p] + at);
     }
 #pragma GCC unroll 6
     for (int t = 0; t < T; ++t) {

@@ -14,25 +14,26 @@
 namespace quire::test {
 namespace {
 
-constexpr std::int64_t kHeads = 4, kGroups = 2, kSize = 64, kSlots = 16;
+constexpr std::int64_t kSlots = 16;
 constexpr std::int64_t kSlack = 16 << 10;  // objects of fixed size
 
 /// One causal sequence of S tokens over pages in order.
-std::int64_t extra_bytes(std::int64_t S) {
-  const Tensor q = random_tensor({S, kHeads, kSize}, 1, DType::kF32),
-               dout = random_tensor({S, kHeads, kSize}, 2, DType::kF32),
-               k = random_tensor({S, kGroups, kSize}, 3, DType::kF32),
-               v = random_tensor({S, kGroups, kSize}, 4, DType::kF32);
+std::int64_t extra_bytes(std::int64_t S, std::int64_t heads, std::int64_t groups,
+                         std::int64_t size) {
+  const Tensor q = random_tensor({S, heads, size}, 1, DType::kF32),
+               dout = random_tensor({S, heads, size}, 2, DType::kF32),
+               k = random_tensor({S, groups, size}, 3, DType::kF32),
+               v = random_tensor({S, groups, size}, 4, DType::kF32);
   std::vector<std::int32_t> table(static_cast<std::size_t>(S / kSlots));
   for (std::size_t w = 0; w < table.size(); ++w) table[w] = static_cast<std::int32_t>(w);
   KvView kv;
   kv.k_pages = k.data<void>();
   kv.v_pages = v.data<void>();
-  kv.k_strides = kv.v_strides = {kSlots * kGroups * kSize, kGroups * kSize, kSize};
+  kv.k_strides = kv.v_strides = {kSlots * groups * size, groups * size, size};
   kv.P = kv.W = S / kSlots;
   kv.Z = kSlots;
-  kv.G = kGroups;
-  kv.K = kv.U = kSize;
+  kv.G = groups;
+  kv.K = kv.U = size;
   kv.table = table.data();
   kv.length_BG = &S;
   AttentionSpec spec;
@@ -54,16 +55,21 @@ std::int64_t extra_bytes(std::int64_t S) {
 TEST(AttentionBackwardMemory, PAG_10_PAG_18_FLA_02_RowNumbersPagesAndTilesAndNoMore) {
   constexpr int kThreads = 2;
   set_threads(kThreads);
-  const std::int64_t tiles =
-      kThreads * 4 * (kernel::backward_scratch(kSize, kSize, kHeads / kGroups) + 16);
-  for (const std::int64_t S : {256, 1024, 2048}) {
-    const std::int64_t rows = 2 * 4 * S * kHeads;  // two floats each
-    const std::int64_t pages = 160 * (S / kSlots);
-    const std::int64_t held = extra_bytes(S);
-    EXPECT_LE(held, rows + pages + tiles + kSlack) << S;
+  struct Sizes {
+    std::int64_t S, heads, groups, size;
+  };
+  for (const Sizes& at : {Sizes{256, 4, 2, 64}, Sizes{1024, 4, 2, 64}, Sizes{2048, 4, 2, 64},
+                          // The long ones narrow: what is held does not depend on the pairs.
+                          Sizes{4096, 2, 1, 16}, Sizes{8192, 2, 1, 16}, Sizes{16384, 2, 1, 16}}) {
+    const std::int64_t tiles =
+        kThreads * 4 * (kernel::backward_scratch(at.size, at.size, at.heads / at.groups) + 16);
+    const std::int64_t rows = 2 * 4 * at.S * at.heads;  // two floats each
+    const std::int64_t pages = 160 * (at.S / kSlots);
+    const std::int64_t held = extra_bytes(at.S, at.heads, at.groups, at.size);
+    EXPECT_LE(held, rows + pages + tiles + kSlack) << at.S;
     // A twentieth of one matrix of weights for all heads, of which gathering needs several.
-    if (S >= 2048) {
-      EXPECT_LE(20 * held, 4 * kHeads * S * S) << S;
+    if (at.S >= 2048) {
+      EXPECT_LE(20 * held, 4 * at.heads * at.S * at.S) << at.S;
     }
   }
 }

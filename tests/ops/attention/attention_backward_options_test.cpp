@@ -152,7 +152,8 @@ TEST(AttentionBackwardOptions, PAG_20_PAG_03_TablesAndLengthsOfEveryForm) {
   }
 }
 
-TEST(AttentionBackwardOptions, PAG_03_PAG_05_FLA_05_EmptySequencesAndMoreQueriesThanKeys) {
+TEST(AttentionBackwardOptions,
+     PAG_03_PAG_05_FLA_05_B9_B10_T15_EmptySequencesAndMoreQueriesThanKeys) {
   const PagedCase kv(small_form(), {0, 2, 5, 0, 7});
   const Queries queries({3, 5, 0, 0, 2}, kHeads, 3);
   check(queries, kv.view(), causal(), "empty sequences");
@@ -161,7 +162,7 @@ TEST(AttentionBackwardOptions, PAG_03_PAG_05_FLA_05_EmptySequencesAndMoreQueries
   check(queries, kv.view(), sinks, "empty sequences with sinks");
 }
 
-TEST(AttentionBackwardOptions, PAG_11_GroupsOfHeads) {
+TEST(AttentionBackwardOptions, PAG_11_B4_T18_GroupsOfHeads) {
   for (const std::int64_t group : {1, 3, 4, 8}) {
     PagedForm form = small_form();
     const PagedCase kv(form, {5, 6});
@@ -169,7 +170,7 @@ TEST(AttentionBackwardOptions, PAG_11_GroupsOfHeads) {
   }
 }
 
-TEST(AttentionBackwardOptions, PAG_04_Alignments) {
+TEST(AttentionBackwardOptions, PAG_04_T13_T14_Alignments) {
   for (const Alignment alignment : {Alignment::kTopLeft, Alignment::kBottomRight}) {
     for (const std::int64_t left : {std::int64_t{0}, std::int64_t{1}, kUnlimited}) {
       for (const std::int64_t right : {std::int64_t{0}, std::int64_t{1}, kUnlimited}) {

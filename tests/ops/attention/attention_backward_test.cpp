@@ -23,25 +23,15 @@ std::string name(const PagedForm& form) {
 }
 
 TEST(AttentionBackward, HandWorked) {
-  // Weights 1/4 and 3/4, values 8 and 4, dout 1: out 5, dS = 1/4 · 3 and 3/4 · (−1).
-  const float k[] = {0, std::log(3.0f)}, v[] = {8, 4}, one[] = {1};
-  const std::int64_t length = 2;
-  KvView kv;
-  kv.k_pages = k;
-  kv.v_pages = v;
-  kv.k_strides = kv.v_strides = {2, 1, 2};
-  kv.P = kv.G = kv.K = kv.U = 1;
-  kv.Z = 2;
-  kv.length_BG = &length;
-  const std::int32_t start[] = {0, 1};
-  const Tensor q = Tensor::of(std::span<const float>(one), {1, 1, 1}),
-               start_J = Tensor::of(std::span<const std::int32_t>(start), {2});
-  const AttentionResult result = attention(q, start_J, kv, causal());
+  // dout is 1: out 5, dS = 1/4 · 3 and 3/4 · (−1).
+  const TwoKeys two(1);
+  const AttentionResult result = attention(two.q_NHK, two.start_J, two.kv, causal());
   float dk[2] = {100, 200}, dv[2] = {10, 20};  // added to
   AttentionGradients gradients;
   gradients.dk_pages = dk;
   gradients.dv_pages = dv;
-  attention_backward(gradients, q, Tensor(), q, start_J, kv, causal(), result);
+  attention_backward(gradients, two.q_NHK, Tensor(), two.q_NHK, two.start_J, two.kv, causal(),
+                     result);
   EXPECT_FLOAT_EQ(gradients.dq_NHK.data<float>()[0], -0.75f * std::log(3.0f));
   EXPECT_FLOAT_EQ(dk[0], 100.75f);
   EXPECT_FLOAT_EQ(dk[1], 199.25f);
@@ -86,7 +76,7 @@ TEST(AttentionBackward, PAG_08_FLA_01_FLA_07_EveryHeadSize) {
 }
 
 /// bf16 and f16 queries: against the reference at their own rounded numbers.
-TEST(AttentionBackward, PAG_12_FLA_01_QueriesOfHalfPrecision) {
+TEST(AttentionBackward, PAG_12_FLA_01_T16_QueriesOfHalfPrecision) {
   for (const DType dtype : {DType::kBF16, DType::kF16}) {
     PagedForm form;
     form.dtype = dtype;
@@ -133,7 +123,7 @@ TEST(AttentionBackward, PAG_08_TwiceIsDouble) {
 }
 
 /// The numbers in `pages` differ from NaN only where sequences have keys.
-TEST(AttentionBackward, PAG_03_PAG_08_UnusedSlotsAndPagesReceiveNothing) {
+TEST(AttentionBackward, PAG_03_PAG_08_T22_UnusedSlotsAndPagesReceiveNothing) {
   for (const std::int64_t Z : {4, 16, 100}) {
     PagedForm form;
     form.Z = Z;
@@ -192,7 +182,7 @@ TEST(AttentionBackward, FLA_15_NanInAKeyReachesThoseWhoSeeItAlone) {
 }
 
 /// Sequences 0 to 3 share the pages of a prefix; 3 has nothing of its own.
-TEST(AttentionBackward, PAG_09_SharedPagesReceiveTheSumOverSequences) {
+TEST(AttentionBackward, PAG_09_T20_SharedPagesReceiveTheSumOverSequences) {
   for (const std::int64_t Z : {1, 3, 16, 64, 80}) {
     PagedForm form;
     form.Z = Z;
@@ -229,7 +219,7 @@ TEST(AttentionBackward, PAG_09_SharedPagesReceiveTheSumOverSequences) {
   }
 }
 
-TEST(AttentionBackward, PAG_09_APageTwiceInOneTable) {
+TEST(AttentionBackward, PAG_09_T20_APageTwiceInOneTable) {
   PagedForm form;
   form.Z = 4;
   PagedCase kv(form, {16, 12});
@@ -238,7 +228,7 @@ TEST(AttentionBackward, PAG_09_APageTwiceInOneTable) {
   expect_reference(BackwardCase(Queries({16, 5}, 2, 16), kv.view(), causal()), "a page twice");
 }
 
-TEST(AttentionBackward, PAG_15_TheSameBitsOnAnyNumberOfThreadsAndAnyPlaceOfPages) {
+TEST(AttentionBackward, PAG_15_T20_TheSameBitsOnAnyNumberOfThreadsAndAnyPlaceOfPages) {
   for (const std::int64_t G : {1, 2, 3}) {
     PagedForm form;
     form.G = G;
@@ -378,7 +368,7 @@ TEST_F(AttentionBackwardErrors, Dlse) {
   dlse = Tensor::zeros({4, 3}, DType::kF32);
   expect_error("dlse_NH is [4, 3], but result.lse_NH is [4, 2]");
 }
-TEST_F(AttentionBackwardErrors, PAG_22_Table) {
+TEST_F(AttentionBackwardErrors, PAG_22_T19_Table) {
   pages.table()[1] = 99;
   expect_error("page 1 of sequence 0 is 99");
 }

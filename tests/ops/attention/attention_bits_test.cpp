@@ -13,12 +13,6 @@
 namespace quire::test {
 namespace {
 
-AttentionSpec causal() {
-  AttentionSpec spec;
-  spec.alignment = Alignment::kBottomRight;
-  return spec;
-}
-
 /// The forms in which one cache may lie in memory.
 std::vector<PagedForm> forms(DType dtype) {
   std::vector<PagedForm> out;
@@ -254,7 +248,7 @@ TEST(AttentionBits, AnInfiniteValueWithoutWeightDoesNotDependOnItsNeighbours) {
   }
 }
 
-TEST(AttentionBits, PAG_05_EmptyRows) {
+TEST(AttentionBits, PAG_05_B10_T15_EmptyRows) {
   const float sinks[] = {2.0f, -kInfinity};
   PagedForm form;
   for (const std::int64_t T : {3, 60}) {

@@ -2,24 +2,21 @@
 // list), and where keys lie.
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <cmath>
 #include <vector>
 
 #include "quire/base/thread_pool.h"
 #include "quire/ops/attention/attention.h"
+#include "quire/ops/attention/attention_backward.h"
+#include "quire/ops/attention/kv_write.h"
 #include "quire/ops/attention/page_table.h"
 #include "tests/ops/attention/paged_case.h"
 #include "tests/reference/attention.h"
 
 namespace quire::test {
 namespace {
-
-AttentionSpec causal(Alignment alignment = Alignment::kBottomRight) {
-  AttentionSpec spec;
-  spec.alignment = alignment;
-  return spec;
-}
 
 void expect_close(const AttentionResult& result, const ref::Attention<double>& truth) {
   ASSERT_EQ(result.out_NHU.elements(), static_cast<std::int64_t>(truth.out_NHU.size()));
@@ -39,7 +36,7 @@ ref::Attention<double> truth_of(const Queries& queries, const KvView& kv,
   return ref::attention<double>(queries.values, queries.start, queries.H, kv, spec);
 }
 
-TEST(AttentionDefects, PAG_01_WhereATokenLies) {
+TEST(AttentionDefects, PAG_01_T21_WhereATokenLies) {
   // Rows of [slots, heads] of pages of two slots and two heads.
   const std::int32_t table[] = {0, 1, 2, 3};
   KvView kv;
@@ -61,7 +58,7 @@ TEST(AttentionDefects, PAG_01_WhereATokenLies) {
   }
 }
 
-TEST(AttentionDefects, PAG_01_BothLayoutsGiveTheSameBits) {
+TEST(AttentionDefects, PAG_01_T21_BothLayoutsGiveTheSameBits) {
   const Queries queries({9, 3}, 4, 16);
   PagedForm form;
   form.G = 2;
@@ -73,7 +70,7 @@ TEST(AttentionDefects, PAG_01_BothLayoutsGiveTheSameBits) {
       same_bits(queries.attend(slots.view(), causal()), queries.attend(heads.view(), causal())));
 }
 
-TEST(AttentionDefects, PAG_11_B3_B4_GroupedHeadsEqualRepeatedOnes) {
+TEST(AttentionDefects, PAG_11_B3_T18_GroupedHeadsEqualRepeatedOnes) {
   PagedForm form;
   form.G = 2;
   const PagedCase grouped(form, {90});
@@ -92,7 +89,7 @@ TEST(AttentionDefects, PAG_11_B3_B4_GroupedHeadsEqualRepeatedOnes) {
   }
 }
 
-TEST(AttentionDefects, PAG_06_B7_TheLogSumExpIsRightOnEveryPath) {
+TEST(AttentionDefects, PAG_06_B7_T17_TheLogSumExpIsRightOnEveryPath) {
   // One query (chunks apart), few, and many (chunks in a row); keys in rows and in blocks.
   for (const KLayout layout : {KLayout::kRows, KLayout::kBlocks}) {
     PagedForm form;
@@ -108,7 +105,7 @@ TEST(AttentionDefects, PAG_06_B7_TheLogSumExpIsRightOnEveryPath) {
   }
 }
 
-TEST(AttentionDefects, PAG_07_B7_OneQueryHonoursItsAlignment) {
+TEST(AttentionDefects, PAG_07_B7_T17_OneQueryHonoursItsAlignment) {
   PagedForm form;
   const PagedCase kv(form, {300}), first(form, {1});
   const Queries query({1}, 2, 16);
@@ -141,7 +138,7 @@ TEST(AttentionDefects, PAG_05_B9_MoreQueriesThanKeys) {
   }
 }
 
-TEST(AttentionDefects, PAG_03_FLA_05_B10_SequencesWithoutKeysOrQueries) {
+TEST(AttentionDefects, PAG_03_FLA_05_B10_T15_SequencesWithoutKeysOrQueries) {
   PagedForm form;
   form.G = 2;
   const PagedCase kv(form, {0, 20, 0, 7});
@@ -181,7 +178,7 @@ TEST(AttentionDefects, PAG_15_TheSameBitsInEveryRun) {
   set_threads(2);
 }
 
-TEST(AttentionDefects, PAG_17_BytesEqualTheNumbersTheyStandFor) {
+TEST(AttentionDefects, PAG_17_B13_BytesEqualTheNumbersTheyStandFor) {
   // i8 pages, and f32 pages that hold byte · scale.
   PagedForm form;
   form.dtype = DType::kI8;
@@ -212,7 +209,7 @@ TEST(AttentionDefects, PAG_17_BytesEqualTheNumbersTheyStandFor) {
     EXPECT_NEAR(ours.out_NHU.data<float>()[i], wide.out_NHU.data<float>()[i], 2e-6);
 }
 
-TEST(AttentionDefects, PAG_05_NumbersThatOverflowWhenTheyAreSubtractedAsUnsigned) {
+TEST(AttentionDefects, PAG_05_T13_T14_NumbersThatOverflowWhenTheyAreSubtractedAsUnsigned) {
   // Windows wider than the positions, more queries than keys, positions from 0 on.
   PagedForm form;
   const PagedCase kv(form, {2});
@@ -221,6 +218,74 @@ TEST(AttentionDefects, PAG_05_NumbersThatOverflowWhenTheyAreSubtractedAsUnsigned
   spec.window_right = 100;
   const Queries queries({5}, 2, 16);
   expect_close(queries.attend(kv.view(), spec), truth_of(queries, kv.view(), spec));
+}
+
+/// Addresses for `bytes`, of which only those that are touched take memory.
+class Reserved {
+ public:
+  explicit Reserved(std::int64_t bytes) : bytes_(static_cast<std::size_t>(bytes)) {
+    memory_ = ::mmap(nullptr, bytes_, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory_ == MAP_FAILED) throw std::bad_alloc();
+  }
+  ~Reserved() { ::munmap(memory_, bytes_); }
+  Reserved(const Reserved&) = delete;
+  Reserved& operator=(const Reserved&) = delete;
+  float* data() const { return static_cast<float*>(memory_); }
+
+ private:
+  void* memory_;
+  std::size_t bytes_;
+};
+
+TEST(AttentionDefects, PAG_02_PAG_08_PAG_16_T19_PagesBeyondTwoToTheThirtyOneNumbers) {
+  // Page 1 begins more than 2³¹ numbers behind page 0. The table names it first.
+  constexpr std::int64_t Z = 16, G = 2, K = 16, numbers = Z * G * K, far = (1LL << 31) + 4096;
+  const std::vector<std::int32_t> table = {1, 0};
+  const std::int64_t length = 29;
+  const Queries queries({length}, 4, K);
+  const Tensor dout = Queries({length}, 4, K, 100).q_NHK;
+  const auto run = [&](std::int64_t stride, float* k, float* v, float* dk, float* dv) {
+    KvPages pages;
+    pages.k_pages = k;
+    pages.v_pages = v;
+    pages.k_strides = pages.v_strides = {stride, G * K, K};
+    pages.P = 2;
+    pages.Z = Z;
+    pages.G = G;
+    pages.K = pages.U = K;
+    std::vector<std::int64_t> slots;
+    for (std::int64_t s = 0; s < length; ++s) slots.push_back((s < Z ? Z : 0) + s % Z);
+    const Tensor keys = Queries({length}, G, K, 1000).q_NHK,
+                 numbers_of = Queries({length}, G, K, 2000).q_NHK;
+    kv_write(pages, keys, numbers_of, Tensor::of(std::span<const std::int64_t>(slots), {length}));
+    KvView kv = view_of(pages);
+    kv.table = table.data();
+    kv.W = 2;
+    kv.length_BG = &length;
+    const AttentionResult result = queries.attend(kv, causal());
+    AttentionGradients gradients;
+    gradients.dk_pages = dk;
+    gradients.dv_pages = dv;
+    attention_backward(gradients, dout, Tensor(), queries.q_NHK, queries.start_J, kv, causal(),
+                       result);
+    return std::pair(result, gradients.dq_NHK);
+  };
+  std::vector<float> near_pages(4 * 2 * numbers);
+  float* near = near_pages.data();
+  const auto [result, dq] =
+      run(numbers, near, near + 2 * numbers, near + 4 * numbers, near + 6 * numbers);
+  const Reserved k(4 * (far + numbers)), v(4 * (far + numbers)), dk(4 * (far + numbers)),
+      dv(4 * (far + numbers));
+  const auto [far_result, far_dq] = run(far, k.data(), v.data(), dk.data(), dv.data());
+  EXPECT_TRUE(same_bits(far_result, result));
+  EXPECT_TRUE(same_bits(far_dq, dq));
+  for (const auto& [there, here] :
+       {std::pair(dk.data(), near + 4 * numbers), std::pair(dv.data(), near + 6 * numbers)}) {
+    EXPECT_EQ(std::memcmp(there, here, 4 * numbers), 0);
+    EXPECT_EQ(std::memcmp(there + far, here + numbers, 4 * numbers), 0);
+    EXPECT_NE(here[numbers], 0.0f);
+  }
 }
 
 }  // namespace

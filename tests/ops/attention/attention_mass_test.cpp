@@ -19,12 +19,6 @@ namespace {
 using testing::HasSubstr;
 using testing::ThrowsMessage;
 
-AttentionSpec causal() {
-  AttentionSpec spec;
-  spec.alignment = Alignment::kBottomRight;
-  return spec;
-}
-
 Tensor mass_of(const Queries& queries, const KvView& kv, const AttentionSpec& spec) {
   return attention_mass(queries.q_NHK, queries.start_J, kv, spec, queries.attend(kv, spec).lse_NH);
 }
@@ -105,21 +99,10 @@ void expect_naive(const Queries& queries, const KvView& kv, const AttentionSpec&
 }
 
 TEST(AttentionMass, HandWorked) {
-  // Two keys with scores 0 and ln 3; the second query sees both, the first only key 0.
-  const float k[] = {0, std::log(3.0f)}, v[] = {8, 4}, q[] = {1, 1};
-  const std::int64_t length = 2;
-  KvView kv;
-  kv.k_pages = k;
-  kv.v_pages = v;
-  kv.k_strides = kv.v_strides = {2, 1, 2};
-  kv.P = kv.G = kv.K = kv.U = 1;
-  kv.Z = 2;
-  kv.length_BG = &length;
-  const std::int32_t start[] = {0, 2};
-  const Tensor q_NHK = Tensor::of(std::span<const float>(q), {2, 1, 1}),
-               start_J = Tensor::of(std::span<const std::int32_t>(start), {2});
-  const Tensor mass =
-      attention_mass(q_NHK, start_J, kv, causal(), attention(q_NHK, start_J, kv, causal()).lse_NH);
+  // The second query sees both keys, the first only the first.
+  const TwoKeys two(2);
+  const Tensor mass = attention_mass(two.q_NHK, two.start_J, two.kv, causal(),
+                                     attention(two.q_NHK, two.start_J, two.kv, causal()).lse_NH);
   EXPECT_FLOAT_EQ(mass.data<float>()[0], 1.25f);
   EXPECT_FLOAT_EQ(mass.data<float>()[1], 0.75f);
 }

@@ -59,7 +59,7 @@ TEST(AttentionSpec, PAG_04_BottomRight) {
   EXPECT_EQ(seen(1, 4, spec(Alignment::kBottomRight)), (Sets{"0123"}));
 }
 
-TEST(AttentionSpec, PAG_05_MoreQueriesThanKeys) {
+TEST(AttentionSpec, PAG_05_B9_T13_MoreQueriesThanKeys) {
   EXPECT_EQ(seen(5, 2, spec(Alignment::kBottomRight)), (Sets{"", "", "", "0", "01"}));
   EXPECT_EQ(seen(5, 2, spec(Alignment::kTopLeft)), (Sets{"0", "01", "01", "01", "01"}));
   EXPECT_EQ(seen(2, 0, spec(Alignment::kBottomRight)), (Sets{"", ""}));
@@ -86,7 +86,7 @@ TEST(AttentionSpec, PositionsBeginWithTheFirstSlot) {
   }
 }
 
-TEST(AttentionSpec, WindowsAtTheEndOfTheNumbersDoNotOverflow) {
+TEST(AttentionSpec, T14_WindowsAtTheEndOfTheNumbersDoNotOverflow) {
   for (const std::int64_t wide : {INT64_MAX - 1, INT64_MAX / 2}) {
     EXPECT_EQ(seen(2, 5, spec(Alignment::kBottomRight, wide, wide)), (Sets{"01234", "01234"}));
     EXPECT_EQ(seen(7, 2, spec(Alignment::kBottomRight, wide, wide)), Sets(7, "01"));

@@ -9,8 +9,7 @@
 
 #include "quire/base/error.h"
 #include "quire/base/thread_pool.h"
-#include "tests/ops/attention/paged_case.h"
-#include "tests/reference/attention.h"
+#include "tests/ops/attention/forward_case.h"
 
 namespace quire::test {
 namespace {
@@ -18,76 +17,9 @@ namespace {
 using testing::HasSubstr;
 using testing::ThrowsMessage;
 
-constexpr double kUlp = 0x1p-23;
-
-struct Errors {
-  double ours = 0, naive = 0, largest = 0;
-  void add(double value, double yardstick, double truth) {
-    ours = std::max(ours, std::abs(value - truth));
-    naive = std::max(naive, std::abs(yardstick - truth));
-  }
-  /// At most twice the naive loop's error, plus one rounding of the largest term.
-  void expect(const std::string& what) const {
-    EXPECT_LE(ours, 2 * naive + kUlp * largest)
-        << what << ": naive error " << naive << ", largest term " << largest;
-  }
-};
-
-/// Holds attention() to the naive loops, over outputs and lse.
-void expect_reference(const Queries& queries, const KvView& kv, const AttentionSpec& spec,
-                      const std::string& what) {
-  const AttentionResult result = queries.attend(kv, spec);
-  const auto truth = ref::attention<double>(queries.values, queries.start, queries.H, kv, spec);
-  const auto naive = ref::attention<float>(queries.values, queries.start, queries.H, kv, spec);
-  ASSERT_EQ(result.out_NHU.elements(), static_cast<std::int64_t>(truth.out_NHU.size())) << what;
-  ASSERT_EQ(result.lse_NH.elements(), static_cast<std::int64_t>(truth.lse_NH.size())) << what;
-  const float *out = result.out_NHU.data<float>(), *lse = result.lse_NH.data<float>();
-  Errors out_errors, lse_errors;
-  out_errors.largest = truth.largest_value;
-  lse_errors.largest = truth.largest_score;
-  for (std::size_t r = 0; r < truth.lse_NH.size(); ++r) {
-    const bool empty = std::isinf(truth.lse_NH[r]);
-    if (empty) {
-      ASSERT_EQ(lse[r], -kInfinity) << what << ": row " << r;
-    } else {
-      ASSERT_TRUE(std::isfinite(lse[r])) << what << ": row " << r;
-      lse_errors.add(double{lse[r]}, double{naive.lse_NH[r]}, truth.lse_NH[r]);
-      lse_errors.largest = std::max(lse_errors.largest, std::abs(truth.lse_NH[r]));
-    }
-    for (std::size_t u = 0; u < static_cast<std::size_t>(kv.U); ++u) {
-      const std::size_t i = r * static_cast<std::size_t>(kv.U) + u;
-      ASSERT_TRUE(std::isfinite(out[i])) << what << ": row " << r << ", " << u;
-      if (empty) {
-        ASSERT_EQ(out[i], 0.0f) << what << ": row " << r;
-      }
-      out_errors.add(double{out[i]}, double{naive.out_NHU[i]}, truth.out_NHU[i]);
-    }
-  }
-  out_errors.expect(what + ", out");
-  lse_errors.expect(what + ", lse");
-}
-
-AttentionSpec causal() {
-  AttentionSpec spec;
-  spec.alignment = Alignment::kBottomRight;
-  return spec;
-}
-
 TEST(Attention, HandWorked) {
-  // Two keys with scores 0 and ln 3: weights 1/4 and 3/4.
-  const float k[] = {0, std::log(3.0f)}, v[] = {8, 4}, q[] = {1};
-  const std::int64_t length = 2;
-  KvView kv;
-  kv.k_pages = k;
-  kv.v_pages = v;
-  kv.k_strides = kv.v_strides = {2, 1, 2};
-  kv.P = kv.G = kv.K = kv.U = 1;
-  kv.Z = 2;
-  kv.length_BG = &length;
-  const std::int32_t start[] = {0, 1};
-  const AttentionResult result =
-      attention(Tensor::of(std::span<const float>(q), {1, 1, 1}),
-                Tensor::of(std::span<const std::int32_t>(start), {2}), kv, causal());
+  const TwoKeys two(1);
+  const AttentionResult result = attention(two.q_NHK, two.start_J, two.kv, causal());
   EXPECT_FLOAT_EQ(result.out_NHU.data<float>()[0], 5.0f);
   EXPECT_FLOAT_EQ(result.lse_NH.data<float>()[0], std::log(4.0f));
 }
@@ -110,9 +42,9 @@ TEST(Attention, PAG_02_EqualsTheNaiveLoopsInEveryStorage) {
           form.U = U;
           form.head_first = Z % 2 == 0;
           const PagedCase kv(form, kLengths);
-          expect_reference(Queries(queries, 4, 32), kv.view(), causal(),
-                           concat(to_string(dtype), ", pages of ", Z, ", U ", U,
-                                  layout == KLayout::kBlocks ? ", blocks" : ", rows"));
+          expect_forward(Queries(queries, 4, 32), kv.view(), causal(),
+                         concat(to_string(dtype), ", pages of ", Z, ", U ", U,
+                                layout == KLayout::kBlocks ? ", blocks" : ", rows"));
         }
       }
     }
@@ -132,9 +64,9 @@ TEST(Attention, PAG_02_EveryHeadSize) {
           form.U = U;
           form.head_first = K % 3 == 0;
           const PagedCase kv(form, {130, 5});
-          expect_reference(Queries({3, 1}, 2, K), kv.view(), causal(),
-                           concat(to_string(dtype), ", K ", K, ", U ", U,
-                                  layout == KLayout::kBlocks ? ", blocks" : ", rows"));
+          expect_forward(Queries({3, 1}, 2, K), kv.view(), causal(),
+                         concat(to_string(dtype), ", K ", K, ", U ", U,
+                                layout == KLayout::kBlocks ? ", blocks" : ", rows"));
         }
       }
     }
@@ -150,8 +82,8 @@ TEST(Attention, PAG_11_EveryGroupSize) {
       const PagedCase kv(form, {300, 70});
       // 1 and 5 queries share one tile of rows; 40 do not.
       for (const std::int64_t T : {1, 5, 40})
-        expect_reference(Queries({T, 2}, G * group, 20), kv.view(), causal(),
-                         concat("G ", G, ", H/G ", group, ", T ", T));
+        expect_forward(Queries({T, 2}, G * group, 20), kv.view(), causal(),
+                       concat("G ", G, ", H/G ", group, ", T ", T));
     }
   }
 }
@@ -174,10 +106,9 @@ TEST(Attention, PAG_20_EveryTable) {
         const PagedCase kv(form, lengths, dropped ? firsts : std::vector<std::int64_t>{});
         AttentionSpec spec = causal();
         spec.window_left = 100;
-        expect_reference(
-            Queries({4, 3}, 6, 16), kv.view(), spec,
-            concat("table ", static_cast<int>(table), ", per head ", static_cast<int>(per_head),
-                   ", dropped ", static_cast<int>(dropped)));
+        expect_forward(Queries({4, 3}, 6, 16), kv.view(), spec,
+                       concat("table ", static_cast<int>(table), ", per head ",
+                              static_cast<int>(per_head), ", dropped ", static_cast<int>(dropped)));
       }
     }
   }
@@ -185,7 +116,7 @@ TEST(Attention, PAG_20_EveryTable) {
   form.Z = 300;
   form.table = Table::kNone;
   const PagedCase kv(form, {290, 17});
-  expect_reference(Queries({4, 3}, 2, 16), kv.view(), causal(), "a page per sequence");
+  expect_forward(Queries({4, 3}, 2, 16), kv.view(), causal(), "a page per sequence");
 }
 
 TEST(Attention, FLA_01_LongPromptsInOneCall) {
@@ -195,8 +126,8 @@ TEST(Attention, FLA_01_LongPromptsInOneCall) {
     form.K = form.U = 16;
     form.dtype = DType::kF16;
     const PagedCase kv(form, {333, 64, 0});
-    expect_reference(Queries({333, 65, 3}, 2 * group, 16), kv.view(), causal(),
-                     concat("group ", group));
+    expect_forward(Queries({333, 65, 3}, 2 * group, 16), kv.view(), causal(),
+                   concat("group ", group));
   }
 }
 
@@ -217,8 +148,8 @@ TEST(Attention, FLA_01_ShapesOfFlashAttentionsTests) {
       form.dtype = dtype;
       form.K = form.U = shape.K;
       const PagedCase kv(form, {shape.S});
-      expect_reference(Queries({shape.T}, 2, shape.K), kv.view(), causal(),
-                       concat(to_string(dtype), ", T ", shape.T, ", S ", shape.S));
+      expect_forward(Queries({shape.T}, 2, shape.K), kv.view(), causal(),
+                     concat(to_string(dtype), ", T ", shape.T, ", S ", shape.S));
     }
   }
 }
@@ -245,8 +176,8 @@ TEST(Attention, PAG_13_EveryOptionAndPairs) {
       const PagedCase kv(
           form, {290, 3},
           options % 5 == 0 ? std::vector<std::int64_t>{30, 400} : std::vector<std::int64_t>{});
-      expect_reference(Queries({20, 5}, 4, 16), kv.view(), spec,
-                       concat("options ", options, ", ", to_string(dtype)));
+      expect_forward(Queries({20, 5}, 4, 16), kv.view(), spec,
+                     concat("options ", options, ", ", to_string(dtype)));
     }
   }
 }
@@ -261,10 +192,10 @@ TEST(Attention, FLA_06_Masks) {
   spec.window_right = kUnlimited;
   spec.mask_TS = mask.data();
   spec.mask_stride = 80;
-  expect_reference(Queries({9}, 2, 16), kv.view(), spec, "a mask");
+  expect_forward(Queries({9}, 2, 16), kv.view(), spec, "a mask");
   spec.window_right = 0;
   spec.alignment = Alignment::kTopLeft;
-  expect_reference(Queries({9}, 2, 16), kv.view(), spec, "a mask and top-left causal");
+  expect_forward(Queries({9}, 2, 16), kv.view(), spec, "a mask and top-left causal");
 }
 
 /// Masks of B sequences and H heads, T × S each: numbers with holes, and truths.
@@ -305,15 +236,15 @@ TEST(Attention, FLA_06_MasksOfEachSequenceAndHead) {
     const PagedCase kv(form, {300, 17, S}, {0, 40, 1});
     for (const int kinds : {1, 2, 3}) {
       AttentionSpec spec = masks.spec(kinds, H * T * S, T * S);
-      expect_reference(Queries({T, 4, 5}, H, 16), kv.view(), spec,
-                       concat(to_string(dtype), ", kinds ", kinds));
+      expect_forward(Queries({T, 4, 5}, H, 16), kv.view(), spec,
+                     concat(to_string(dtype), ", kinds ", kinds));
       // One mask for all heads, one for all sequences, one row for all queries; causal as well.
-      expect_reference(Queries({T, 4, 5}, H, 16), kv.view(), masks.spec(kinds, T * S, 0), "heads");
-      expect_reference(Queries({T, 4, 5}, H, 16), kv.view(), masks.spec(kinds, 0, T * S), "shared");
+      expect_forward(Queries({T, 4, 5}, H, 16), kv.view(), masks.spec(kinds, T * S, 0), "heads");
+      expect_forward(Queries({T, 4, 5}, H, 16), kv.view(), masks.spec(kinds, 0, T * S), "shared");
       spec.mask_stride = 0;
       spec.window_right = 0;
       spec.alignment = Alignment::kBottomRight;
-      expect_reference(Queries({T, 4, 5}, H, 16), kv.view(), spec, "one row, causal");
+      expect_forward(Queries({T, 4, 5}, H, 16), kv.view(), spec, "one row, causal");
     }
   }
 }
@@ -331,7 +262,7 @@ TEST(Attention, FLA_06_ARowThatIsMaskedWholeIsZero) {
   }
 }
 
-TEST(Attention, FLA_12_SlopesOverSeveralTiles) {
+TEST(Attention, FLA_12_T25_SlopesOverSeveralTiles) {
   const float slopes[] = {0.5f, 0.25f, 0.03f, 0.001f};
   for (const std::int64_t first : {0, 37}) {
     PagedForm form;
@@ -339,9 +270,9 @@ TEST(Attention, FLA_12_SlopesOverSeveralTiles) {
     const PagedCase kv(form, {400}, {first});
     AttentionSpec spec = causal();
     spec.slope_H = slopes;
-    expect_reference(Queries({150}, 4, 16), kv.view(), spec, "causal");
+    expect_forward(Queries({150}, 4, 16), kv.view(), spec, "causal");
     spec.window_right = kUnlimited;
-    expect_reference(Queries({150}, 4, 16), kv.view(), spec, "keys on both sides");
+    expect_forward(Queries({150}, 4, 16), kv.view(), spec, "keys on both sides");
   }
 }
 
@@ -414,7 +345,7 @@ TEST(Attention, HugeScoresDoNotOverflow) {
   const AttentionResult result = Queries({3}, 1, 16).attend(kv.view(), spec);
   for (int i = 0; i < 3; ++i) EXPECT_TRUE(std::isfinite(result.lse_NH.data<float>()[i]));
   spec.softcap = 50;
-  expect_reference(Queries({3}, 1, 16), kv.view(), spec, "capped");
+  expect_forward(Queries({3}, 1, 16), kv.view(), spec, "capped");
 }
 
 TEST(Attention, NoSequencesAndNoQueries) {
@@ -528,15 +459,15 @@ TEST_F(AttentionErrors, FirstAtTheEndOfTheNumbers) {
   kv.first_BG = firsts;
   expect_error("kv.first of sequence 1 is 9223372036854775797");
 }
-TEST_F(AttentionErrors, PAG_22_PageBeyondThePool) {
+TEST_F(AttentionErrors, PAG_22_T19_PageBeyondThePool) {
   pages.table()[5] = static_cast<std::int32_t>(kv.P);
   expect_error(concat("page 1 of sequence 1 is ", kv.P, ", but there are P = ", kv.P));
 }
-TEST_F(AttentionErrors, PAG_22_PageUnused) {
+TEST_F(AttentionErrors, PAG_22_T19_PageUnused) {
   pages.table()[1] = -1;
   expect_error("page 1 of sequence 0 is -1");
 }
-TEST_F(AttentionErrors, PAG_03_UnusedEntriesAreNeverRead) {
+TEST_F(AttentionErrors, PAG_03_T19_UnusedEntriesAreNeverRead) {
   pages.table()[2] = 1 << 30;
   pages.table()[3] = INT32_MIN;
   EXPECT_NO_THROW((void)attention(q, start, kv, spec));

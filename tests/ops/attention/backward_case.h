@@ -196,10 +196,4 @@ inline void expect_reference(const BackwardCase& at, const std::string& what) {
   });
 }
 
-inline AttentionSpec causal() {
-  AttentionSpec spec;
-  spec.alignment = Alignment::kBottomRight;
-  return spec;
-}
-
 }  // namespace quire::test

@@ -153,7 +153,7 @@ std::vector<Pages::Form> forms() {
   return all;
 }
 
-TEST(KvWrite, puts_every_number_in_its_place_and_touches_nothing_else) {
+TEST(KvWrite, PAG_01_PAG_16_T21_puts_every_number_in_its_place_and_touches_nothing_else) {
   for (const Pages::Form& form : forms()) {
     const std::int64_t slots = form.P * form.Z;
     // Over a page's and a block's end, backwards, skipped, and named twice.
@@ -209,6 +209,24 @@ TEST(KvWrite, rounds_to_nearest_and_ties_to_even) {
       }
     }
   }
+}
+
+TEST(KvWrite, PAG_17_B13_bytes_are_called_i8_and_nothing_is_called_fp8_that_is_not) {
+  // A byte of an 8-bit float has steps that grow with the number; these are even, and their type is
+  // named by what it holds. There is no fp8, so none can be taken for one.
+  const DType all[] = {DType::kF64, DType::kF32, DType::kBF16, DType::kF16, DType::kI64,
+                       DType::kI32, DType::kI16, DType::kI8,   DType::kU8,  DType::kBool};
+  for (const DType dtype : all)
+    EXPECT_EQ(to_string(dtype).find("f8") + to_string(dtype).find("fp8"),
+              2 * std::string_view::npos);
+  EXPECT_EQ(to_string(DType::kI8), "i8");
+  Pages pages({DType::kI8, KLayout::kRows, false, 0, 1, 1, 1, 255, 3});
+  std::vector<float> k;
+  for (int i = -127; i <= 127; ++i) k.push_back(static_cast<float>(i) * 0.25f);
+  kv_write(pages.kv, tensor(k, {1, 1, 255}), tensor({0, 0, 0}, {1, 1, 3}), slots_of({0}));
+  EXPECT_EQ(pages.k_scale[0], 0.25f);
+  for (std::int64_t i = 0; i < 255; ++i)
+    EXPECT_EQ(ref::element(pages.k.data(), DType::kI8, pages.k_index(0, 0, i)), i - 127) << i;
 }
 
 TEST(KvWrite, i8_takes_a_scale_for_each_token_and_head) {
@@ -312,7 +330,7 @@ TEST(KvWrite, threads_do_not_change_a_byte_and_the_last_of_equal_slots_stays) {
   }
 }
 
-TEST(KvWrite, attention_reads_what_was_written) {
+TEST(KvWrite, PAG_16_attention_reads_what_was_written) {
   for (const DType dtype : kStored) {
     for (const KLayout layout : {KLayout::kRows, KLayout::kBlocks}) {
       Pages pages({dtype, layout, true, 0, 1, 64, 2, 16, 16});
@@ -358,7 +376,7 @@ class KvWriteErrors : public testing::TestWithParam<DType> {
   Tensor x_ = tensor(random(3 * 2 * 16, 1), {3, 2, 16});
 };
 
-TEST_P(KvWriteErrors, a_slot_out_of_range_is_named_and_nothing_is_written) {
+TEST_P(KvWriteErrors, PAG_16_a_slot_out_of_range_is_named_and_nothing_is_written) {
   for (const std::int64_t wrong : {std::int64_t{48}, std::int64_t{-2}, INT64_MAX, INT64_MIN}) {
     EXPECT_THAT(message_of([&] {
                   kv_write(pages_.kv, x_, x_, slots_of({0, 1, wrong}));

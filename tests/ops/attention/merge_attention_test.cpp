@@ -8,8 +8,9 @@
 
 #include "quire/base/error.h"
 #include "quire/ops/attention/attention.h"
+#include "quire/ops/attention/attention_backward.h"
 #include "tests/ops/attention/paged_case.h"
-#include "tests/reference/attention.h"
+#include "tests/reference/attention_backward.h"
 
 namespace quire::test {
 namespace {
@@ -143,30 +144,110 @@ TEST(MergeAttention, FLA_09_SplitsOfOneQueryAgree) {
   }
 }
 
+/// Three sequences whose tables begin with the same pages: as one view, and as its two parts. All
+/// queries attend the prefix as one sequence that sees all of it, each sequence its own keys.
+struct SharedPrefix {
+  SharedPrefix() {
+    PagedForm form;
+    form.G = 2;
+    pages = PagedCase(form, {kPrefix + 4, kPrefix + 1, kPrefix + 30});
+    whole = pages.view();
+    for (std::int64_t b = 1; b < 3; ++b)
+      for (std::int64_t w = 0; w < kPrefix / 16; ++w)
+        pages.table()[ref::flat(b * whole.W + w)] = pages.table()[ref::flat(w)];
+    for (std::int64_t b = 0; b < 3; ++b) own[b] = pages.length(b, 0) - kPrefix;
+    prefix = rest = whole;
+    prefix.length_BG = &kPrefix;
+    rest.table += kPrefix / 16;
+    rest.length_BG = own;
+    rest.first_BG = firsts;
+    const std::int32_t one[] = {0, 11};
+    prefix_start = Tensor::of(std::span<const std::int32_t>(one), {2});
+  }
+  static constexpr std::int64_t kPrefix = 80;
+  PagedCase pages{PagedForm{}, {0}};
+  std::int64_t own[3] = {};
+  const std::int64_t firsts[3] = {kPrefix, kPrefix, kPrefix};
+  KvView whole, prefix, rest;
+  Tensor prefix_start;
+  Queries queries{{4, 1, 6}, 4, 16};
+};
+
 TEST(MergeAttention, PAG_21_ASharedPrefixOnceThenTheRest) {
-  // The prefix is attended by all queries at once, as one sequence that sees all of it; each
-  // sequence's own keys follow. Together that is plain attention over both.
-  PagedForm form;
-  form.G = 2;
-  constexpr std::int64_t prefix = 70;
-  const std::vector<std::int64_t> counts = {4, 1, 6};
-  const PagedCase head(form, {prefix});
-  std::vector<std::int64_t> own = {4, 1, 6}, firsts(3, prefix), whole(3);
-  for (std::size_t b = 0; b < 3; ++b) whole[b] = prefix + own[b];
-  const PagedCase tails(form, own, firsts), plain(form, whole);
-  // Tables of the plain case name the prefix's keys by sequence: only sequence 0 has the same.
-  AttentionSpec causal;
-  causal.alignment = Alignment::kBottomRight;
-  const Queries queries(counts, 4, 16);
-  const AttentionResult expected = queries.attend(plain.view(), causal),
-                        suffix = queries.attend(tails.view(), causal);
-  const std::int32_t one[] = {0, 4};
-  const AttentionResult first =
-      attention(queries.q_NHK.slice(0, 0, 4), Tensor::of(std::span<const std::int32_t>(one), {2}),
-                head.view(), everything());
-  const AttentionResult merged = merge_attention(first, rows(suffix, 0, 4));
+  const SharedPrefix at;
+  const AttentionResult expected = at.queries.attend(at.whole, causal()),
+                        first =
+                            attention(at.queries.q_NHK, at.prefix_start, at.prefix, everything()),
+                        second = at.queries.attend(at.rest, causal()),
+                        merged = merge_attention(first, second);
   for (std::int64_t i = 0; i < merged.out_NHU.elements(); ++i)
-    EXPECT_NEAR(merged.out_NHU.data<float>()[i], expected.out_NHU.data<float>()[i], 1e-6);
+    EXPECT_NEAR(merged.out_NHU.data<float>()[i], expected.out_NHU.data<float>()[i], 1e-6) << i;
+  for (std::int64_t i = 0; i < merged.lse_NH.elements(); ++i)
+    EXPECT_NEAR(merged.lse_NH.data<float>()[i], expected.lse_NH.data<float>()[i], 1e-6) << i;
+}
+
+TEST(MergeAttention, PAG_21_TheBackwardOfASharedPrefixNeedsNoneOfTheMerge) {
+  // Each part's backward with the final out and lse adds its own share, the prefix once for all.
+  const SharedPrefix at;
+  const Tensor &q = at.queries.q_NHK, dout = Queries({11}, 4, 16, 50).q_NHK,
+               dlse = Queries({11}, 4, 1, 90).q_NHK.view({11, 4});
+  const auto size = ref::flat(at.whole.P * at.whole.k_strides.page);
+  struct Found {
+    std::vector<float> dk, dv;
+    AttentionGradients gradients;
+  };
+  const auto backward = [&](Found& into, const Tensor& start_J, const KvView& kv,
+                            const AttentionSpec& spec, const AttentionResult& result) {
+    into.dk.resize(size);
+    into.dv.resize(size);
+    into.gradients.dk_pages = into.dk.data();
+    into.gradients.dv_pages = into.dv.data();
+    attention_backward(into.gradients, dout, dlse, q, start_J, kv, spec, result);
+    return into.gradients.dq_NHK;
+  };
+  Found plain, parts;
+  const Tensor dq = backward(plain, at.queries.start_J, at.whole, causal(),
+                             at.queries.attend(at.whole, causal()));
+  const AttentionResult merged = merge_attention(
+      attention(q, at.prefix_start, at.prefix, everything()), at.queries.attend(at.rest, causal()));
+  const Tensor of_prefix = backward(parts, at.prefix_start, at.prefix, everything(), merged),
+               of_rest = backward(parts, at.queries.start_J, at.rest, causal(), merged);
+  for (std::int64_t i = 0; i < dq.elements(); ++i)
+    EXPECT_NEAR(of_prefix.data<float>()[i] + of_rest.data<float>()[i], dq.data<float>()[i], 2e-6);
+  for (std::size_t i = 0; i < size; ++i) {
+    EXPECT_NEAR(parts.dk[i], plain.dk[i], 2e-6) << i;
+    EXPECT_NEAR(parts.dv[i], plain.dv[i], 2e-6) << i;
+  }
+}
+
+TEST(MergeAttention, FLA_05_FLA_08_T23_TheLseOfOthersConverts) {
+  // flash-attention keeps [H, N], FlashInfer base 2: a transpose and a factor make them ours.
+  const Queries queries({5}, 3, 16);
+  const AttentionResult a = part(PagedForm{}, queries, 0, 30),
+                        b = part(PagedForm{}, queries, 30, 90), whole = merge_attention(a, b);
+  const auto turned = [](const AttentionResult& x) {
+    return AttentionResult{x.out_NHU, x.lse_NH.transpose(0, 1).contiguous_copy().transpose(0, 1)};
+  };
+  EXPECT_TRUE(same_bits(merge_attention(turned(a), turned(b)), whole));
+  const auto scaled = [](const AttentionResult& x, double by) {
+    AttentionResult out{x.out_NHU, x.lse_NH.contiguous_copy()};
+    out.lse_NH = Tensor::empty(x.lse_NH.shape(), DType::kF32);
+    for (std::int64_t i = 0; i < x.lse_NH.elements(); ++i)
+      out.lse_NH.mutable_data<float>()[i] =
+          static_cast<float>(double{x.lse_NH.data<float>()[i]} * by);
+    return out;
+  };
+  const double log2e = 1 / std::log(2.0);
+  const AttentionResult again =
+      merge_attention(scaled(scaled(a, log2e), 1 / log2e), scaled(scaled(b, log2e), 1 / log2e));
+  double wrong = 0;
+  const AttentionResult mixed = merge_attention(scaled(a, log2e), scaled(b, log2e));
+  for (std::int64_t i = 0; i < whole.out_NHU.elements(); ++i) {
+    const float truth = whole.out_NHU.data<float>()[i];
+    EXPECT_NEAR(again.out_NHU.data<float>()[i], truth, 1e-6);
+    wrong = std::max(wrong, std::abs(double{mixed.out_NHU.data<float>()[i]} - double{truth}));
+  }
+  EXPECT_GT(wrong, 1e-2) << "base 2 taken for ours is not seen by this test";
 }
 
 TEST(MergeAttention, FLA_08_DoublePrecisionAndBaseTwo) {

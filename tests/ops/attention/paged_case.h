@@ -266,6 +266,36 @@ struct Queries {
   Tensor q_NHK, start_J;
 };
 
+inline AttentionSpec causal(Alignment alignment = Alignment::kBottomRight) {
+  AttentionSpec spec;
+  spec.alignment = alignment;
+  return spec;
+}
+
+/// What the hand-worked cases stand on: keys 0 and ln 3 with values 8 and 4, so that queries of 1
+/// weigh them by 1/4 and 3/4.
+struct TwoKeys {
+  explicit TwoKeys(std::int32_t queries) : start{0, queries} {
+    kv.k_pages = k;
+    kv.v_pages = v;
+    kv.k_strides = kv.v_strides = {2, 1, 2};
+    kv.P = kv.G = kv.K = kv.U = 1;
+    kv.Z = 2;
+    kv.length_BG = &length;
+    const std::vector<float> ones(static_cast<std::size_t>(queries), 1.0f);
+    q_NHK = Tensor::of(std::span<const float>(ones), {queries, 1, 1});
+    start_J = Tensor::of(std::span<const std::int32_t>(start), {2});
+  }
+  TwoKeys(const TwoKeys&) = delete;
+  TwoKeys& operator=(const TwoKeys&) = delete;
+
+  const float k[2] = {0, std::log(3.0f)}, v[2] = {8, 4};
+  const std::int64_t length = 2;
+  const std::int32_t start[2];
+  KvView kv;
+  Tensor q_NHK, start_J;
+};
+
 /// Bit for bit, NaN included.
 inline bool same_bits(const Tensor& a, const Tensor& b) {
   const Tensor x = a.contiguous_copy(), y = b.contiguous_copy();

@@ -146,7 +146,7 @@ TEST(Rope, HandWorked) {
   EXPECT_FLOAT_EQ(out[5], static_cast<float>(std::cos(2.0)));
 }
 
-TEST(Rope, PairingsAreAPermutationOfEachOther) {
+TEST(Rope, FLA_10_T24_PairingsAreAPermutationOfEachOther) {
   const Tensor half = random({5, 3, 66}, 1);
   // Interleaved place 2i holds half-split place i, and 2i + 1 holds i + 33.
   const Tensor interleaved =
@@ -192,7 +192,7 @@ TEST(Rope, NoWorseThanTwiceTheNaiveLoop) {
   }
 }
 
-TEST(Rope, FarPositionsAreAsExactAsNearOnes) {
+TEST(Rope, T24_FarPositionsAreAsExactAsNearOnes) {
   const RopeTable table({.rotary = 2});
   const std::int64_t far = 10'000'019;
   const std::vector<float> out = turned(table, of({1, 0}, {1, 1, 2}), std::span(&far, 1));
@@ -420,7 +420,7 @@ TEST(RopeGradient, FLA_10_BackwardIsTheInverseWhereNothingIsScaled) {
   EXPECT_EQ(values(rope_backward(x, table, kPacked)), values(rope_inverse(x, table, kPacked)));
 }
 
-TEST(RopeGradient, B17_NeighboursAreInterleavedAndHalvesAreHalfSplit) {
+TEST(RopeGradient, FLA_10_B17_T24_NeighboursAreInterleavedAndHalvesAreHalfSplit) {
   // Position 1, one radian for the first pair and 0.01 for the second. Interleaved (GPT-J) turns
   // (x0, x1) and (x2, x3); half-split (GPT-NeoX, Qwen) turns (x0, x2) and (x1, x3).
   const Tensor x = test::tensor_of({1, 2, 3, 4}, {1, 1, 4});

@@ -1,0 +1,323 @@
+// quire eval: what a cache loses beside the full one, and what it costs.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <optional>
+
+#include "cli/commands.h"
+#include "cli/common.h"
+#include "cli/eval_report.h"
+#include "cli/eval_setup.h"
+#include "cli/failure.h"
+#include "cli/input.h"
+#include "cli/model_name.h"
+#include "cli/output.h"
+#include "cli/progress.h"
+#include "cli/prompt.h"
+#include "cli/session_setup.h"
+#include "cli/signals.h"
+#include "quire/base/error.h"
+#include "quire/base/file_ops.h"
+#include "quire/base/isa.h"
+#include "quire/base/thread_pool.h"
+#include "quire/eval/compare.h"
+#include "quire/eval/fidelity.h"
+#include "quire/eval/reading.h"
+#include "quire/eval/tasks.h"
+#include "quire/io/safetensors.h"
+
+namespace quire::cli {
+namespace {
+
+constexpr std::int64_t kMostTokens = std::int64_t{1} << 31;
+
+struct EvalArguments {
+  Common common;
+  std::optional<std::string> model, file, caches, budgets, tasks, plot, dump;
+  std::optional<std::int64_t> positions, tokens, task_tokens;
+  std::optional<std::vector<std::int64_t>> layers;
+  std::uint64_t seed = 0;
+};
+
+void declare(Options& options, EvalArguments& a) {
+  options.argument("MODEL", a.model, "A .gguf file or the name smollm2");
+  options.group("What is measured");
+  options.text("--file", "TEXT", a.file, "The text; - reads standard input");
+  options.text("--cache", "A,B", a.caches, "Caches to compare [full,int8,window,quest]");
+  options.text("--budget", "N|N%,…", a.budgets, "Tokens of the document attended to [5%,12.5%]");
+  options.integer("--tokens", a.tokens, {1, kMostTokens}, "Only the first N tokens of the text",
+                  Suffix::kSize);
+  options.integer("--positions", a.positions, {1, 1'000'000}, "Of them compared, one by one [384]");
+  options.text("--tasks", "A,B", a.tasks, "passkey,copy or none [passkey,copy]");
+  options.integer("--task-tokens", a.task_tokens, {128, kMostTokens},
+                  "Tokens of a task's document [2048]", Suffix::kSize);
+  options.text("--kv", "f32|bf16|f16|i8", a.common.kv, "Type of the caches [f16]");
+  options.seed("--seed", a.seed, "Of the tasks and the intervals [0]");
+  options.group("Results");
+  options.text("--plot", "F.svg", a.plot, "KL against bytes read and bytes stored");
+  options.text("--dump-qkv", "F.safetensors", a.dump, "Queries, keys and values of the text");
+  options.integers("--layers", a.layers, {0, 1'000'000},
+                   "Layers of --dump-qkv [first,middle,last]");
+  add_compute(options, a.common);
+  add_output(options, a.common);
+}
+
+/// What was asked for, checked as far as it can be without the model.
+struct Plan {
+  std::vector<std::string> caches, tasks;
+  std::vector<NamedBudget> budgets;
+  std::int64_t positions = 384;
+  eval::TaskSpec task;
+};
+
+Plan make_plan(const EvalArguments& a) {
+  Plan plan;
+  plan.caches = parse_list("--cache", a.caches.value_or("full,int8,window,quest"));
+  check_cache_names("--cache", plan.caches);
+  plan.budgets = parse_budgets("--budget", a.budgets.value_or("5%,12.5%"));
+  if (a.tasks != "none") plan.tasks = parse_list("--tasks", a.tasks.value_or("passkey,copy"));
+  for (const std::string& task : plan.tasks) {
+    QUIRE_CHECK(task == "passkey" || task == "copy", "--tasks names '", task,
+                "'; in this version: passkey, copy, none");
+  }
+  plan.positions = a.positions.value_or(plan.positions);
+  plan.task.tokens = a.task_tokens.value_or(plan.task.tokens);
+  plan.task.seed = a.seed;
+  QUIRE_CHECK(!a.layers || a.dump, "--layers needs --dump-qkv FILE");
+  return plan;
+}
+
+std::vector<std::int32_t> read_ids(const EvalArguments& a, const Plan& plan,
+                                   const text::Tokenizer& tokenizer, std::int64_t context) {
+  std::vector<std::int32_t> ids =
+      encode(tokenizer, {{read_input(*a.file), text::Origin::kData, false}});
+  const auto tokens = static_cast<std::int64_t>(ids.size());
+  const std::int64_t wanted = a.tokens.value_or(tokens);
+  QUIRE_CHECK(wanted <= tokens, "--tokens is ", wanted, ", but the text has ", tokens, " tokens");
+  QUIRE_CHECK(wanted - 1 <= context, "the text has ", wanted,
+              " tokens, but this model's context is ", context, "; --tokens ", context,
+              " takes the beginning");
+  QUIRE_CHECK(wanted >= plan.positions + 128, "the text has ", wanted, " tokens; ", plan.positions,
+              " positions and a document of at least 128 need ", plan.positions + 128,
+              " (--positions takes fewer)");
+  ids.resize(static_cast<std::size_t>(wanted));
+  QUIRE_CHECK(plan.tasks.empty() || plan.task.tokens <= wanted, "the text has ", wanted,
+              " tokens, but a task's document has ", plan.task.tokens,
+              " (--task-tokens takes fewer, --tasks none leaves them out)");
+  return ids;
+}
+
+/// Runs a part of the work behind a progress line; a signal stops it.
+template <class Work>
+auto with_progress(const EvalArguments& a, const std::string& label, std::int64_t total,
+                   const Work& work) {
+  Progress progress(label, total,
+                    wants_progress(a.common) ? Progress::Show::kOnTerminal : Progress::Show::kOff);
+  const eval::Progress show = [&progress](std::int64_t done) {
+    progress.update(done);
+    return stop_signal() == 0;
+  };
+  return work(show);
+}
+
+std::string label(const eval::Candidate& candidate) {
+  return candidate.budget.empty() ? candidate.cache : candidate.cache + " " + candidate.budget;
+}
+
+/// The candidates; behind them, when it is not among them, the window that tells where distant
+/// tokens matter. Each is made once, so that what it refuses is known before anything is read.
+struct Field {
+  std::vector<eval::Candidate> candidates;
+  std::size_t rows = 0;    // of them in the tables
+  std::size_t window = 0;  // under the smallest budget
+};
+
+Field make_field(const model::Model& model, const Plan& plan, std::int64_t document, DType kv) {
+  Field field;
+  field.candidates = make_candidates(model, plan.caches, plan.budgets, kv);
+  field.rows = field.candidates.size();
+  const NamedBudget& smallest = *std::min_element(
+      plan.budgets.begin(), plan.budgets.end(), [&](const NamedBudget& x, const NamedBudget& y) {
+        return x.budget.of(document) < y.budget.of(document);
+      });
+  const auto found = std::find_if(
+      field.candidates.begin(), field.candidates.end(), [&](const eval::Candidate& candidate) {
+        return candidate.cache == "window" && candidate.budget == smallest.text;
+      });
+  field.window = static_cast<std::size_t>(found - field.candidates.begin());
+  if (found == field.candidates.end())
+    field.candidates.push_back(make_candidate(model, "window", smallest, kv));
+  for (const eval::Candidate& candidate : field.candidates) {
+    candidate.make(document, document + 1);
+    if (!plan.tasks.empty()) candidate.make(plan.task.tokens, plan.task.tokens + 1);
+  }
+  return field;
+}
+
+std::int64_t first_query(const EvalArguments& a, const Field& field, std::int64_t document) {
+  std::int64_t first = a.dump ? 0 : document;
+  for (const eval::Candidate& candidate : field.candidates) {
+    const auto cache = candidate.make(document, document + 1);
+    first = std::min(first, eval::first_query_wanted(*cache, document));
+  }
+  return first;
+}
+
+void dump(const EvalArguments& a, const eval::Reading& reading) {
+  const eval::RecordingCache& recording = *reading.recording;
+  const std::int64_t last = recording.layers() - 1;
+  std::vector<std::int64_t> layers =
+      a.layers.value_or(std::vector<std::int64_t>{0, last / 2, last});
+  std::sort(layers.begin(), layers.end());
+  layers.erase(std::unique(layers.begin(), layers.end()), layers.end());
+  const std::int64_t S = recording.length();
+  std::vector<std::pair<std::string, Tensor>> tensors{{"ids", Tensor::of(recording.ids(), {S})}};
+  for (const std::int64_t layer : layers) {
+    tensors.emplace_back(fmt::format("q.{}", layer), recording.q_NHK(layer, 0, S));
+    tensors.emplace_back(fmt::format("k.{}", layer), recording.k_NGK(layer, 0, S));
+    tensors.emplace_back(fmt::format("v.{}", layer), recording.v_NGU(layer, 0, S));
+  }
+  io::write_safetensors(*a.dump, tensors,
+                        {{"document", fmt::format("{}", reading.document)},
+                         {"rope", "queries and keys are turned to their positions"}});
+}
+
+void write_text(const std::string& path, const std::string& text) {
+  const std::span<const std::byte> bytes = std::as_bytes(std::span(text));
+  file_ops().write_whole(path, {&bytes, 1});
+}
+
+/// Levels A and B. False when it was stopped.
+bool measure(const EvalArguments& a, const model::Model& model, const eval::Reading& reading,
+             const Field& field, DType kv, EvalReport& report) {
+  std::vector<eval::Comparison> comparisons;
+  const std::int64_t total = reading.document + reading.positions;
+  for (const eval::Candidate& candidate : field.candidates) {
+    auto one = with_progress(a, label(candidate), total, [&](const eval::Progress& show) {
+      return eval::compare(model, reading, candidate, show);
+    });
+    if (!one) return false;
+    comparisons.push_back(std::move(*one));
+  }
+  const std::vector<std::size_t> far = eval::far_positions(comparisons[field.window]);
+  const eval::BootstrapSpec bootstrap{2000, 0.95, a.seed};
+  std::vector<eval::Row> rows;
+  for (std::size_t i = 0; i < field.rows; ++i) {
+    const eval::Candidate& candidate = field.candidates[i];
+    const auto fidelity =
+        with_progress(a, label(candidate) + ", attention", total, [&](const eval::Progress& show) {
+          return eval::fidelity(reading, kv, candidate, 8, show);
+        });
+    if (!fidelity) return false;
+    rows.push_back(eval::summarise(candidate, comparisons[i], far, bootstrap));
+    const double mass =
+        fidelity->mass_mean == fidelity->mass_mean ? fidelity->mass_mean : comparisons[i].mass;
+    report.rows.push_back({rows.back(), *fidelity, mass});
+  }
+  comparisons.resize(field.rows);
+  report.differences = differences(rows, comparisons, bootstrap);
+  return true;
+}
+
+/// Level C. False when it was stopped.
+bool run_tasks(const EvalArguments& a, const Plan& plan, const model::Model& model,
+               const text::Tokenizer& tokenizer, std::span<const std::int32_t> ids,
+               const Field& field, DType kv, EvalReport& report) {
+  for (const std::string& name : plan.tasks) {
+    const eval::Task task = name == "passkey" ? eval::passkey_task(tokenizer, ids, plan.task)
+                                              : eval::copy_task(tokenizer, ids, plan.task);
+    const auto candidates = std::span(field.candidates).first(field.rows);
+    const auto scores = with_progress(a, name, eval::task_work(task, candidates.size()),
+                                      [&](const eval::Progress& show) {
+                                        return eval::run_task(model, task, kv, candidates, show);
+                                      });
+    if (!scores) return false;
+    report.tasks.insert(report.tasks.end(), scores->begin(), scores->end());
+  }
+  return true;
+}
+
+void check_memory(const model::ModelFile& file, const model::Model& model, std::int64_t tokens,
+                  std::int64_t queries, DType kv) {
+  const model::MemoryPlan plan = file.plan(tokens, kv);
+  const auto layers = model.paged_spec(kv).layers;
+  // The full cache, one that is measured, and a third that it is compared with.
+  const std::int64_t needed =
+      plan.cache * 3 + plan.work + eval::recording_bytes(layers, tokens, queries);
+  if (plan.available <= 0 || needed <= plan.available) return;
+  throw OutOfMemory(
+      fmt::format("measuring {} tokens needs {}, and {} of memory are free; --tokens "
+                  "takes fewer",
+                  grouped(tokens), bytes_text(needed), bytes_text(plan.available)));
+}
+
+void print_result(const EvalArguments& a, const EvalReport& report, DType kv) {
+  if (!a.common.json) {
+    print(to_text(report));
+    return;
+  }
+  Json out = to_json(report);
+  out["mode"] = a.common.mode;
+  out["kv"] = kv_name(kv);
+  out["seed"] = a.seed;
+  out["threads"] = thread_pool().threads();
+  out["isa"] = to_string(isa());
+  print_json(out);
+}
+
+}  // namespace
+
+int evaluate(Arguments arguments) {
+  EvalArguments a;
+  // Fast mode rounds activations to 8 bits: what a cache changes in the last digit comes out of its
+  // roundings as a KL of about 0.002, more than an int8 cache loses.
+  a.common.mode = "exact";
+  a.common.kv = "f16";
+  Options options("eval", "MODEL --file TEXT --cache A,B --budget N%,N",
+                  "What each cache loses beside the full one, and what it costs.");
+  declare(options, a);
+  if (!options.parse(arguments)) return kOk;
+  const std::string& name = options.need(a.model, "MODEL");
+  options.need(a.file, "--file");
+  const Plan plan = make_plan(a);
+  const DType kv = kv_type(a.common);
+  const auto file = open_model(name);
+  catch_signals();
+  const auto tokenizer = text::Tokenizer::make(file->tokenizer_spec());
+  const std::vector<std::int32_t> ids = read_ids(a, plan, *tokenizer, file->config().context);
+  for (const std::int64_t layer : a.layers.value_or(std::vector<std::int64_t>())) {
+    QUIRE_CHECK(layer < file->config().L, "--layers has ", layer, ", but the model has ",
+                file->config().L);
+  }
+  const auto tokens = static_cast<std::int64_t>(ids.size());
+  check_fits(*file, tokens, kv);
+  apply(a.common);
+  const Stopwatch watch;
+  const Loaded loaded = load_model(file, a.common);
+  const std::int64_t document = tokens - 1 - plan.positions;
+  const Field field = make_field(*loaded.model, plan, document, kv);
+  const std::int64_t queries_from = first_query(a, field, document);
+  check_memory(*file, *loaded.model, tokens, tokens - queries_from, kv);
+
+  const auto stopped = [] {
+    note("quire: stopped; nothing was measured to the end");
+    return signal_exit_code();
+  };
+  const auto reading = with_progress(a, "reading", tokens - 1, [&](const eval::Progress& show) {
+    return eval::read_text(*loaded.model, ids, plan.positions, kv, queries_from, show);
+  });
+  if (!reading) return stopped();
+  if (a.dump) dump(a, *reading);
+  EvalReport report{name, *a.file, tokens, document, plan.positions, {}, {}, {}, 0};
+  if (!measure(a, *loaded.model, *reading, field, kv, report)) return stopped();
+  if (!run_tasks(a, plan, *loaded.model, *tokenizer, ids, field, kv, report)) return stopped();
+  report.seconds = watch.seconds();
+  if (a.plot) write_text(*a.plot, to_svg(report));
+  print_result(a, report, kv);
+  if (wants_table(a.common))
+    note(fmt::format("  {} tokens, {}", grouped(tokens), seconds_text(report.seconds)));
+  return kOk;
+}
+
+}  // namespace quire::cli

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "quire/base/dtype.h"
+#include "quire/cache/kv_cache.h"
+#include "quire/cache/reserved.h"
+#include "quire/ops/attention/kv_write.h"
+
+namespace quire::cache {
+
+/// The keys and values of one layer in slots, head by head; memory is committed as it fills.
+class KvStore {
+ public:
+  /// dtype: f32, bf16, f16 or i8. Throws ArgumentError, OutOfMemory.
+  KvStore(const LayerSpec& spec, std::int64_t slots, DType dtype, KLayout layout);
+
+  /// Tokens into slots first, first + 1, …
+  void write(const Tensor& k_NGK, const Tensor& v_NGU, std::int64_t first);
+  /// One page that holds all, up to slot `end`; the caller adds lengths.
+  KvView view(std::int64_t end) const;
+  /// Pages of Z slots each, for tables; Z divides 64, and is a multiple of 16 where keys lie in
+  /// blocks.
+  KvView paged_view(std::int64_t Z) const;
+
+  /// Copies slots of another store of the same sizes and dtype, of head g, to slots 0, 1, …
+  void copy(const KvStore& from, std::int64_t g, std::span<const std::int32_t> slots);
+  /// Copies the first slots of another store with the same sizes, dtype and layout; of kRows.
+  void copy(const KvStore& from, std::int64_t tokens);
+  /// Keys [tokens, K] and values [tokens, U] of the first slots of a head, widened.
+  void widen(std::int64_t g, std::int64_t tokens, float* k_SK, float* v_SU) const;
+
+  std::int64_t slots() const { return slots_; }
+  /// Keys, values and scales of a token, all heads.
+  std::int64_t bytes_per_token() const;
+
+ private:
+  KvPages pages(std::int64_t P, std::int64_t Z) const;
+  /// Where element k of a key lies, in elements; the next is key_step() further.
+  std::int64_t key_at(std::int64_t g, std::int64_t slot) const;
+  std::int64_t key_step() const { return layout_ == KLayout::kBlocks ? 16 : 1; }
+
+  std::int64_t G_, K_, U_, slots_;
+  DType dtype_;
+  KLayout layout_;
+  Reserved k_, v_, k_scale_, v_scale_;
+};
+
+}  // namespace quire::cache

@@ -1,0 +1,178 @@
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "quire/base/thread_pool.h"
+#include "quire/cache/policy_cache_impl.h"
+#include "quire/ops/attention/attention_mass.h"
+
+namespace quire::cache {
+namespace {
+
+/// The share of the attention of each row of `part` in `whole`, averaged over the heads of the last
+/// row.
+double mass_of(const Tensor& part_NH, const Tensor& whole_NH) {
+  const std::int64_t H = part_NH.size(1), last = (part_NH.size(0) - 1) * H;
+  double sum = 0;
+  for (std::int64_t h = last; h < last + H; ++h)
+    sum += std::exp(double{part_NH.data<float>()[h]} - double{whole_NH.data<float>()[h]});
+  return sum / static_cast<double>(H);
+}
+
+}  // namespace
+
+AttentionResult PolicyCache::Impl::over_all(PolicyLayer& layer, const Tensor& q_NHK) const {
+  KvView view = layer.all->view(layer.length);
+  view.length_BG = &layer.length;
+  return attention(q_NHK, one_sequence(q_NHK.size(0)), view, bottom_right(layer.spec));
+}
+
+AttentionResult PolicyCache::Impl::over_kept(PolicyLayer& layer, const Tensor& q_NHK,
+                                             const float* bias) const {
+  const std::int64_t tokens = layer.kept_tokens + layer.length - context;
+  KvView view = layer.kept->view(tokens);
+  view.length_BG = &tokens;
+  view.bias = bias;
+  view.bias_heads = layer.spec.G;
+  return attention(q_NHK, one_sequence(q_NHK.size(0)), view, bottom_right(layer.spec));
+}
+
+Tensor PolicyCache::Impl::over_what_was_kept(PolicyLayer& layer, const Tensor& q_NHK) {
+  const bool biased = !layer.bias.empty();
+  layer.bytes_read = stored_bytes(layer);
+  const AttentionResult out = over_kept(layer, q_NHK, biased ? layer.bias.data() : nullptr);
+  if (measure == Measure::kMass) {
+    const AttentionResult part = biased ? over_kept(layer, q_NHK, nullptr) : out;
+    layer.mass = mass_of(part.lse_NH, over_all(layer, q_NHK).lse_NH);
+  }
+  return out.out_NHU;
+}
+
+/// The attention that each key of the context receives from one query, per kv head: [G, S].
+std::vector<float> PolicyCache::Impl::query_mass(PolicyLayer& layer, const Tensor& q_1HK,
+                                                 std::int64_t end) const {
+  KvView view = layer.all->view(end);
+  view.length_BG = &end;
+  const Tensor start_J = one_sequence(1);
+  const AttentionResult result = attention(q_1HK, start_J, view, bottom_right(layer.spec));
+  const Tensor mass_PZG =
+      attention_mass(q_1HK, start_J, view, bottom_right(layer.spec), result.lse_NH);
+  const auto G = static_cast<std::size_t>(layer.spec.G), S = static_cast<std::size_t>(context);
+  std::vector<float> mass_GS(G * S);
+  const float* mass = mass_PZG.data<float>();
+  for (std::size_t s = 0; s < S; ++s)
+    for (std::size_t g = 0; g < G; ++g) mass_GS[g * S + s] = mass[s * G + g];
+  return mass_GS;
+}
+
+/// What each query selects for each head, [N, G]; and biases, if there are any, as [N, G, S].
+std::vector<Positions> PolicyCache::Impl::select(PolicyLayer& layer, const Tensor& q_NHK,
+                                                 std::vector<float>& bias_NGS) {
+  const std::int64_t N = q_NHK.size(0), G = layer.spec.G, S = context;
+  const std::int64_t row = layer.spec.H * layer.spec.K, part = row / G;
+  const bool wants_mass = policy->observe().query_mass;
+  std::vector<Positions> selected(static_cast<std::size_t>(N * G));
+  std::vector<float> score(static_cast<std::size_t>(G * S)), bias(static_cast<std::size_t>(G * S));
+  std::vector<std::uint8_t> biased(static_cast<std::size_t>(G));
+  for (std::int64_t n = 0; n < N; ++n) {
+    std::vector<float> mass_GS;
+    if (wants_mass) mass_GS = query_mass(layer, q_NHK.slice(0, n, n + 1), layer.length - N + n + 1);
+    thread_pool().run(G, [&](std::int64_t g) {
+      HeadContext head;
+      head.layer = index_of(layer);
+      head.g = g;
+      head.spec = &layer.spec;
+      head.tokens = S;
+      head.budget = budget_tokens;
+      head.q_RK = {q_NHK.data<float>() + n * row + g * part, static_cast<std::size_t>(part)};
+      const auto keys = static_cast<std::size_t>(S), from = static_cast<std::size_t>(g) * keys;
+      if (wants_mass) head.query_mass_S = std::span(mass_GS).subspan(from, keys);
+      const auto score_S = std::span(score).subspan(from, keys);
+      policy->score(head, score_S);
+      Positions& out = selected[static_cast<std::size_t>(n * G + g)];
+      out = policy->select(head, score_S);
+      check_selection(out, S, *policy);
+      biased[static_cast<std::size_t>(g)] =
+          policy->bias(head, out, std::span(bias).subspan(from, out.size()));
+    });
+    if (std::find(biased.begin(), biased.end(), 1) == biased.end()) continue;
+    bias_NGS.resize(static_cast<std::size_t>(N * G * S));
+    for (std::int64_t g = 0; g < G; ++g) {
+      const Positions& at = selected[static_cast<std::size_t>(n * G + g)];
+      for (std::size_t i = 0; i < at.size(); ++i)
+        bias_NGS[static_cast<std::size_t>((n * G + g) * S + at[i])] =
+            bias[static_cast<std::size_t>(g * S) + i];
+    }
+  }
+  return selected;
+}
+
+/// Rows [first_row, …) of the step, one sequence each: a table of single slots per kv head, the
+/// selected ones and then those of all tokens after the context up to the row's own.
+AttentionResult PolicyCache::Impl::attend_rows(PolicyLayer& layer, const Tensor& q_NHK,
+                                               std::int64_t first_row,
+                                               std::span<const Positions> selected,
+                                               const float* bias) const {
+  const std::int64_t N = q_NHK.size(0), G = layer.spec.G;
+  std::vector<std::int64_t> length_NG(static_cast<std::size_t>(N * G));
+  std::int64_t widest = 1;
+  for (std::int64_t i = 0; i < N * G; ++i) {
+    const auto at = static_cast<std::size_t>(i);
+    length_NG[at] =
+        static_cast<std::int64_t>(selected[at].size()) + first_row + i / G + 1 - context;
+    widest = std::max(widest, length_NG[at]);
+  }
+  std::vector<std::int32_t> table(static_cast<std::size_t>(N * G * widest), -1);
+  for (std::int64_t i = 0; i < N * G; ++i) {
+    std::int32_t* to = table.data() + i * widest;
+    const Positions& from = selected[static_cast<std::size_t>(i)];
+    to = std::copy(from.begin(), from.end(), to);
+    std::iota(to, table.data() + i * widest + length_NG[static_cast<std::size_t>(i)],
+              static_cast<std::int32_t>(context));
+  }
+  KvView view = layer.all->paged_view(1);
+  view.table = table.data();
+  view.W = view.table_head_stride = widest;
+  view.length_BG = length_NG.data();
+  view.length_stride_G = 1;
+  view.bias = bias;
+  view.bias_heads = G;
+  Tensor start_J = Tensor::empty({N + 1}, DType::kI32);
+  std::iota(start_J.mutable_data<std::int32_t>(), start_J.mutable_data<std::int32_t>() + N + 1, 0);
+  return attention(q_NHK, start_J, view, bottom_right(layer.spec));
+}
+
+Tensor PolicyCache::Impl::over_selected(PolicyLayer& layer, const Tensor& q) {
+  const Tensor q_NHK = q.contiguous_copy();
+  const std::int64_t N = q_NHK.size(0), G = layer.spec.G, first = layer.length - N;
+  std::vector<float> bias_NGS;
+  const std::vector<Positions> selected = select(layer, q_NHK, bias_NGS);
+  const auto last = std::span(selected).last(static_cast<std::size_t>(G));
+  layer.selected.assign(last.begin(), last.end());
+  std::int64_t keys = 0;
+  for (const Positions& at : last)
+    keys += static_cast<std::int64_t>(at.size()) + layer.length - context;
+  layer.bytes_read = keys * per_head(layer) + policy->index_bytes_read(index_of(layer));
+
+  const AttentionResult out = attend_rows(layer, q_NHK, first, selected, nullptr);
+  if (measure == Measure::kMass) layer.mass = mass_of(out.lse_NH, over_all(layer, q_NHK).lse_NH);
+  if (bias_NGS.empty()) return out.out_NHU;
+  // A bias belongs to a slot, not to a query: one query at a time.
+  Tensor out_NHU = Tensor::empty(out.out_NHU.shape(), DType::kF32);
+  const std::int64_t row = layer.spec.H * layer.spec.U;
+  layer.bias.assign(static_cast<std::size_t>(layer.all->slots() * G), 0.0f);
+  for (std::int64_t n = 0; n < N; ++n) {
+    for (std::int64_t g = 0; g < G; ++g)
+      for (std::int64_t s = 0; s < context; ++s)
+        layer.bias[static_cast<std::size_t>(s * G + g)] =
+            bias_NGS[static_cast<std::size_t>((n * G + g) * context + s)];
+    const AttentionResult one = attend_rows(
+        layer, q_NHK.slice(0, n, n + 1), first + n,
+        std::span(selected).subspan(static_cast<std::size_t>(n * G), static_cast<std::size_t>(G)),
+        layer.bias.data());
+    std::copy_n(one.out_NHU.data<float>(), row, out_NHU.mutable_data<float>() + n * row);
+  }
+  return out_NHU;
+}
+
+}  // namespace quire::cache

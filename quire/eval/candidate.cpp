@@ -1,0 +1,19 @@
+#include "quire/eval/candidate.h"
+
+#include <algorithm>
+
+#include "quire/cache/contiguous.h"
+#include "quire/cache/policy_cache.h"
+
+namespace quire::eval {
+
+std::int64_t first_query_wanted(const cache::KvCache& cache, std::int64_t document) {
+  if (dynamic_cast<const cache::ContiguousCache*>(&cache) != nullptr) return document;
+  const auto* policy = dynamic_cast<const cache::PolicyCache*>(&cache);
+  if (policy == nullptr) return 0;
+  const cache::Observe observe = policy->policy().observe();
+  if (observe.moments || observe.reading_mass) return 0;
+  return std::max<std::int64_t>(document - observe.window, 0);
+}
+
+}  // namespace quire::eval

@@ -1,0 +1,52 @@
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "quire/base/thread_pool.h"
+#include "quire/ops/search/cluster_mass_kernel.h"
+
+namespace quire::kernel {
+namespace {
+
+constexpr std::int64_t kTile = 64;
+// A handful of tiles for each piece: one alone is not worth handing to a thread.
+constexpr std::int64_t kTilesOfPiece = 4;
+
+}  // namespace
+
+void cluster_mass_cpu(const ClusterMass& args) {
+  const std::int64_t tiles = (args.M + kTile - 1) / kTile;
+  const std::int64_t parts = (tiles + kTilesOfPiece - 1) / kTilesOfPiece;
+  const auto tile = QUIRE_FOR_ISA(cluster_mass_tile);
+  thread_pool().run(args.centroids.G * parts, [&](std::int64_t piece) {
+    thread_local std::vector<float> scratch;
+    scratch.resize(static_cast<std::size_t>(kTile * 2 * args.centroids.K));
+    const std::int64_t first = piece % parts * kTilesOfPiece;
+    for (std::int64_t t = first; t < std::min(tiles, first + kTilesOfPiece); ++t)
+      tile(args, piece / parts, t, scratch.data());
+  });
+}
+
+void cluster_rank_cpu(const ClusterRank& args) {
+  const std::int64_t M = args.M, group = args.H / args.G;
+  const auto lse = QUIRE_FOR_ISA(row_lse);
+  const auto rank = QUIRE_FOR_ISA(rank_row);
+  thread_pool().run(args.N * args.H, [&](std::int64_t row) {
+    args.lse_NH[row] = lse(args.mass_NHM + row * M, M, args.hot_NH[row]);
+  });
+  thread_pool().run(args.N * args.G, [&](std::int64_t piece) {
+    const std::int64_t n = piece / args.G, g = piece % args.G;
+    float* out = args.rank_NGM + piece * M;
+    std::fill(out, out + M, 0.0f);
+    for (std::int64_t h = g * group; h < (g + 1) * group; ++h) {
+      const double total = args.lse_NH[n * args.H + h];
+      // A head that sees nothing at all does not vote.
+      if (total == -std::numeric_limits<double>::infinity()) continue;
+      rank(args.mass_NHM + (n * args.H + h) * M, args.bias_GM + g * M, static_cast<float>(total), M,
+           args.largest, out);
+    }
+  });
+}
+
+}  // namespace quire::kernel

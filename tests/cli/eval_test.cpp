@@ -1,0 +1,206 @@
+// quire eval on the tiny model: its tables, its object, its files, and what it refuses.
+#include <gmock/gmock.h>
+
+#include <cmath>
+#include <set>
+
+#include "quire/base/json.h"
+#include "quire/io/safetensors.h"
+#include "tests/cli/program.h"
+
+namespace quire::test {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::Not;
+using testing::StartsWith;
+
+/// 2 bytes of text make about a token of this model.
+std::string some_text() {
+  std::string text;
+  for (int i = 0; i < 60; ++i) text += "Line " + std::to_string(i * 7919 % 1000) + " of it.\n";
+  return scratch_file("text.txt", text);
+}
+
+std::vector<std::string> eval_arguments(const std::vector<std::string>& more) {
+  std::vector<std::string> arguments{"eval", tiny_model(), "--file",    some_text(), "--positions",
+                                     "24",   "--tokens",   "200",       "--tasks",   "none",
+                                     "--kv", "f32",        "--threads", "1"};
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return arguments;
+}
+
+std::vector<std::string> keys(const Json& object) {
+  std::vector<std::string> out;
+  for (const auto& [key, value] : object.as_object()) out.push_back(key);
+  return out;
+}
+
+double figure(const Json& row, const char* key) { return row.find(key)->as_double(); }
+
+TEST(Eval, PrintsOneObjectWithARowForEachCacheAndBudget) {
+  const Ended ended =
+      quire(eval_arguments({"--json", "--cache", "full,int8,window,oracle", "--budget", "10%,40"}));
+  ASSERT_EQ(ended.code, 0) << ended.err;
+  EXPECT_EQ(ended.err, "");
+  EXPECT_EQ(lines(ended.out), 1);
+  const Json out = Json::parse(ended.out, "eval");
+  EXPECT_THAT(keys(out),
+              ElementsAre("model", "text", "tokens", "document", "positions", "rows", "differences",
+                          "tasks", "seconds", "mode", "kv", "seed", "threads", "isa"));
+  EXPECT_EQ(out.find("tokens")->as_int(), 200);
+  EXPECT_EQ(out.find("document")->as_int(), 175);
+  EXPECT_EQ(out.find("positions")->as_int(), 24);
+  EXPECT_TRUE(out.find("tasks")->as_array().empty());
+  const Json::Array& rows = out.find("rows")->as_array();
+  ASSERT_EQ(rows.size(), 6u);
+  for (const Json& row : rows) {
+    EXPECT_THAT(keys(row),
+                ElementsAre("cache", "budget", "bytes_read", "bytes_stored", "kl_mean", "kl_median",
+                            "kl_p99", "kl_interval", "top1", "dnll", "dnll_interval", "dnll_far",
+                            "mass", "mass_p5", "mass_worst_head", "error", "error_p95",
+                            "error_worst_head", "worst_head", "tok_s"));
+    const Json::Array& interval = row.find("kl_interval")->as_array();
+    ASSERT_EQ(interval.size(), 2u);
+    EXPECT_LE(interval[0].as_double(), figure(row, "kl_mean"));
+    EXPECT_GE(interval[1].as_double(), figure(row, "kl_mean"));
+    EXPECT_GT(figure(row, "tok_s"), 0);
+  }
+  EXPECT_EQ(out.find("mode")->as_string(), "exact") << "unless told otherwise";
+  EXPECT_EQ(rows[0].find("cache")->as_string(), "full");
+  EXPECT_TRUE(rows[0].find("budget")->is_null());
+  EXPECT_EQ(figure(rows[0], "kl_mean"), 0) << "exactly";
+  EXPECT_EQ(figure(rows[0], "error"), 0);
+  EXPECT_EQ(figure(rows[0], "top1"), 1);
+  EXPECT_EQ(rows[0].find("bytes_stored")->as_int(), 199 * 2 * 2 * 32 * 4);
+  EXPECT_EQ(rows[1].find("cache")->as_string(), "int8");
+  EXPECT_LT(figure(rows[1], "bytes_stored"), figure(rows[0], "bytes_stored"));
+  EXPECT_EQ(rows[2].find("cache")->as_string(), "window");
+  EXPECT_EQ(rows[2].find("budget")->as_string(), "10%");
+  EXPECT_EQ(rows[3].find("budget")->as_string(), "40");
+  EXPECT_EQ(rows[3].find("bytes_stored")->as_int(), (40 + 24) * 2 * 2 * 32 * 4);
+  EXPECT_GT(figure(rows[2], "kl_mean"), 0);
+  EXPECT_GT(figure(rows[4], "mass"), figure(rows[2], "mass")) << "the oracle sees most";
+  const Json::Array& differences = out.find("differences")->as_array();
+  ASSERT_EQ(differences.size(), 2u) << "window and oracle, by budget";
+  EXPECT_THAT(keys(differences[0]), ElementsAre("cache", "other", "budget", "kl", "interval"));
+  EXPECT_NEAR(figure(differences[0], "kl"), figure(rows[2], "kl_mean") - figure(rows[4], "kl_mean"),
+              1e-12);
+}
+
+TEST(Eval, FiguresRepeatWhateverTheThreads) {
+  const auto rows = [](const char* threads) {
+    std::vector<std::string> arguments =
+        eval_arguments({"--json", "--cache", "quest,window,h2o", "--budget", "70"});
+    *(arguments.end() - 6) = threads;
+    const Ended ended = quire(arguments);
+    EXPECT_EQ(ended.code, 0) << ended.err;
+    std::string out;
+    for (const Json& row : Json::parse(ended.out, "eval").find("rows")->as_array())
+      for (const auto& [key, value] : row.as_object())
+        if (key != "tok_s") out += key + value.dump();
+    return out;
+  };
+  EXPECT_EQ(rows("1"), rows("2"));
+}
+
+TEST(Eval, TasksCountTheirCells) {
+  std::vector<std::string> arguments = eval_arguments(
+      {"--json", "--cache", "full,window", "--budget", "20", "--task-tokens", "128"});
+  *(arguments.begin() + 9) = "passkey,copy";
+  const Ended ended = quire(arguments);
+  ASSERT_EQ(ended.code, 0) << ended.err;
+  const Json::Array tasks = Json::parse(ended.out, "eval").find("tasks")->as_array();
+  ASSERT_EQ(tasks.size(), 4u);
+  for (const Json& task : tasks) {
+    EXPECT_THAT(keys(task), ElementsAre("task", "cache", "budget", "passed", "cells", "dropped",
+                                        "known", "claim"));
+    EXPECT_EQ(task.find("cells")->as_int() + task.find("dropped")->as_int(), 50);
+    EXPECT_EQ(task.find("claim")->as_bool(), task.find("cells")->as_int() >= 30);
+  }
+  EXPECT_EQ(tasks[0].find("task")->as_string(), "passkey");
+  EXPECT_EQ(tasks[2].find("task")->as_string(), "copy");
+  EXPECT_EQ(tasks[0].find("passed")->as_int(), tasks[0].find("cells")->as_int());
+  // A random model finds nothing: the table says so instead of a number.
+  std::vector<std::string> plain = arguments;
+  plain.erase(std::find(plain.begin(), plain.end(), "--json"));
+  EXPECT_THAT(quire(plain).out, HasSubstr("no claim"));
+}
+
+TEST(Eval, PrintsTables) {
+  const Ended ended = quire(eval_arguments({"--cache", "full,window,oracle", "--budget", "10%"}));
+  ASSERT_EQ(ended.code, 0) << ended.err;
+  EXPECT_EQ(ended.err, "");
+  EXPECT_THAT(ended.out, StartsWith("175 tokens read exactly, then 24 positions one by one\n"));
+  for (const char* part : {"R read", "S stored", "top-1", "attention alone", "worst head",
+                           "KL beside window's at the same budget"})
+    EXPECT_THAT(ended.out, HasSubstr(part));
+  EXPECT_THAT(ended.out, Not(HasSubstr("nan")));
+}
+
+TEST(Eval, WritesAFigureAndTheDump) {
+  const std::string plot = scratch_folder() + "/kl.svg",
+                    dump = scratch_folder() + "/qkv.safetensors";
+  const Ended ended = quire(eval_arguments({"--cache", "full,window", "--budget", "10%,20%",
+                                            "--plot", plot, "--dump-qkv", dump, "--layers", "1"}));
+  ASSERT_EQ(ended.code, 0) << ended.err;
+  const std::string svg = read_file(plot);
+  EXPECT_THAT(svg, StartsWith("<svg"));
+  EXPECT_THAT(svg, HasSubstr("bytes read per decode step"));
+  EXPECT_THAT(svg, HasSubstr("bytes stored in all tiers"));
+  const io::SafetensorsFile file(dump);
+  std::set<std::string> names;
+  for (const auto& entry : file.entries()) names.insert(entry.name);
+  EXPECT_THAT(names, ElementsAre("ids", "k.1", "q.1", "v.1"));
+  EXPECT_EQ(file.find("q.1")->shape, (Shape{199, 4, 16}));
+  EXPECT_EQ(file.find("k.1")->shape, (Shape{199, 2, 16}));
+  EXPECT_EQ(file.metadata().at("document"), "175");
+}
+
+void expect_refused(const std::vector<std::string>& more, const std::string& said) {
+  const Ended ended = quire(eval_arguments(more));
+  EXPECT_EQ(ended.code, 2) << said;
+  EXPECT_EQ(ended.out, "") << said;
+  EXPECT_EQ(lines(ended.err), 1) << ended.err;
+  EXPECT_THAT(ended.err, HasSubstr(said));
+}
+
+TEST(Eval, RefusesWhatItCannotMeasure) {
+  expect_refused({"--cache", "full,windwo"}, "--cache names 'windwo'; did you mean window?");
+  expect_refused({"--cache", "full,,window"}, "--cache is 'full,,window'; it must be a list");
+  expect_refused({"--cache", "full,full"}, "--cache names full twice");
+  expect_refused({"--budget", "0%"},
+                 "--budget is '0'; it must be a number above 0 and at most 100");
+  expect_refused({"--budget", "101%"}, "--budget is '101'");
+  expect_refused({"--budget", "5%,0"}, "--budget is '0'; it must be a whole number from 1");
+  expect_refused({"--budget", "many"}, "--budget is 'many'");
+  expect_refused({"--cache", "snapkv", "--budget", "9"}, "snapkv needs at least");
+  expect_refused({"--cache", "window", "--budget", "1%"}, "window needs at least");
+  expect_refused({"--layers", "0"}, "--layers needs --dump-qkv FILE");
+  expect_refused({"--layers", "2", "--dump-qkv", scratch_folder() + "/x"},
+                 "--layers has 2, but the model has 2");
+}
+
+TEST(Eval, RefusesTextsThatDoNotFit) {
+  const std::string model = tiny_model(), text = some_text();
+  const auto refused = [&](std::vector<std::string> more, const std::string& said) {
+    std::vector<std::string> arguments{"eval", model, "--file", text};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const Ended ended = quire(arguments);
+    EXPECT_EQ(ended.code, 2) << said;
+    EXPECT_THAT(ended.err, HasSubstr(said));
+  };
+  refused({}, "this model's context is 256; --tokens 256 takes the beginning");
+  refused({"--tokens", "100000"}, "--tokens is 100000, but the text has");
+  refused({"--tokens", "200"}, "the text has 200 tokens; 384 positions and a document of at least");
+  refused({"--tokens", "200", "--positions", "20"}, "but a task's document has 2048");
+  refused({"--tasks", "passkey,needle"},
+          "--tasks names 'needle'; in this version: passkey, copy, none");
+  const Ended absent = quire({"eval", model, "--file", scratch_folder() + "/absent.txt"});
+  EXPECT_EQ(absent.code, 5);
+  EXPECT_THAT(quire({"eval", model}).err, HasSubstr("--file is missing"));
+}
+
+}  // namespace
+}  // namespace quire::test
