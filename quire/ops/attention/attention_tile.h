@@ -182,8 +182,8 @@ QUIRE_SPECIAL void gather_keys<LoadI4>(const KvView& kv, std::int64_t first_slot
   }
 }
 
-/// Where column `u` of row `row` lies in a tile of values: 64 columns of all rows follow one another
-/// before the next 64, so that a pass over them stays in L1.
+/// Where column `u` of row `row` lies in a tile of values: 64 columns of all rows follow one
+/// another before the next 64, so that a pass over them stays in L1.
 constexpr std::int64_t value_offset(std::int64_t row, std::int64_t u, std::int64_t rows) {
   return (u / 64 * rows + row) * 64 + u % 64;
 }
