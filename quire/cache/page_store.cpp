@@ -158,7 +158,7 @@ const PageStore::Layer& PageStore::layer_at(std::int64_t layer) const {
   return places_[static_cast<std::size_t>(layer)];
 }
 
-KvPages PageStore::pages(std::int64_t layer) const {
+KvPages PageStore::places(std::int64_t layer) const {
   const Layer& at = layer_at(layer);
   const LayerSpec& s = layers_[static_cast<std::size_t>(layer)];
   const std::int64_t page = stride_ / kv_unit_bytes(kv_), k_row = kv_row_stride(kv_, s.K),
@@ -178,15 +178,17 @@ KvPages PageStore::pages(std::int64_t layer) const {
           s.U};
 }
 
-KvView PageStore::view(std::int64_t layer) const {
+KvPages PageStore::pages(std::int64_t layer) const {
   QUIRE_CHECK(tier_ == nullptr,
               "pages under a memory limit have no lasting place: ask the cache to attend");
-  return view_of(pages(layer));
+  return places(layer);
 }
+
+KvView PageStore::view(std::int64_t layer) const { return view_of(pages(layer)); }
 
 void PageStore::write(std::int64_t layer, const Tensor& k_NGK, const Tensor& v_NGU,
                       const Tensor& slot_N) {
-  const KvPages to = pages(layer);
+  const KvPages to = places(layer);
   if (tier_ == nullptr) return kv_write(to, k_NGK, v_NGU, slot_N);
   const std::span slots(slot_N.data<std::int64_t>(), static_cast<std::size_t>(slot_N.size(0)));
   std::vector<std::int32_t> touched;
@@ -204,7 +206,7 @@ void PageStore::write(std::int64_t layer, const Tensor& k_NGK, const Tensor& v_N
 
 PageStore::Reading PageStore::read(std::int64_t layer, std::span<const std::int32_t> table) const {
   Reading out;
-  out.view = view_of(pages(layer));
+  out.view = view_of(places(layer));
   out.view.table = table.data();
   out.view.W = static_cast<std::int64_t>(table.size());
   if (tier_ == nullptr) return out;

@@ -62,7 +62,9 @@ class PageStore {
   /// `table` of page numbers, −1 where there is none; it must outlive what is returned. Throws as
   /// Tier::lease does.
   Reading read(std::int64_t layer, std::span<const std::int32_t> table) const;
-  /// Without table and lengths. Throws ArgumentError where there is a tier: pages come and go.
+  /// Where the pages of a layer lie; the view is without table and lengths. Throw ArgumentError
+  /// where there is a tier: pages come and go.
+  KvPages pages(std::int64_t layer) const;
   KvView view(std::int64_t layer) const;
 
   /// The first `slots` tokens of page `from` into page `to`; the rest of it stays as it was.
@@ -97,7 +99,7 @@ class PageStore {
     std::byte *k, *v;
   };
   const Layer& layer_at(std::int64_t layer) const;
-  KvPages pages(std::int64_t layer) const;
+  KvPages places(std::int64_t layer) const;
   Sides sides(std::size_t i, std::int64_t place) const;
   Sides saved_sides(std::size_t i, std::byte* stretch) const;
   void copy_tokens(std::size_t i, const Sides& from, const Sides& to, std::int64_t slots) const;
