@@ -1,7 +1,8 @@
 #pragma once
 
 // From the products of one query row with a tile's keys to its scores: scale, cap, slope, bias,
-// masks. Forward, backward and attention_mass take the same path, so that their bits agree.
+// masks. Forward, backward and attention_mass take the same path, so that their bits agree (but for
+// products of bf16, which only forward adds in pairs).
 
 #include "quire/base/simd.h"
 #include "quire/ops/attention/attention_kernel.h"
