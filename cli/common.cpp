@@ -33,8 +33,11 @@ void add_cache(Options& options, Common& common) {
 }
 
 void add_kv(Options& options, Common& common) {
-  std::string unit = kv_formats();
-  for (std::size_t at; (at = unit.find(", ")) != std::string::npos;) unit.replace(at, 2, "|");
+  std::string unit;
+  for (const DType type : kKvForms) {
+    if (!unit.empty()) unit += '|';
+    unit += to_string(type);
+  }
   options.text("--kv", unit, common.kv, "Type of the cache [f32 exact, f16 fast]");
 }
 
@@ -51,7 +54,7 @@ DType kv_type(const Common& common) {
   for (const DType type : kKvForms) {
     if (*common.kv == to_string(type)) return type;
   }
-  throw ArgumentError("--kv is '" + *common.kv + "'; in this version: " + kv_formats());
+  throw ArgumentError(concat("--kv is '", *common.kv, "'; in this version: ", kv_formats()));
 }
 
 std::string kv_name(DType kv) { return std::string(to_string(kv)); }
