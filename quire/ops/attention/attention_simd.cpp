@@ -390,8 +390,8 @@ bool attention_chunk(const AttentionForward& args, const AttentionRows& rows, st
     at += n;
     return out;
   };
-  const TileMemory memory{take(kTileKeys * kv.K), take(kTileKeys * width), take(kTileKeys),
-                          take(kTileKeys), take(kTileKeys)};
+  const TileMemory memory{take(kTileKeys * kv.K), take(kTileKeys * ((width + 63) / 64 * 64)),
+                          take(kTileKeys), take(kTileKeys), take(kTileKeys)};
   float* scores = take(kTileKeys * count);
   float* rescale = take(count);
   const bool dots = args.products == Products::kBf16Dots;
