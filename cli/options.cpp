@@ -23,10 +23,12 @@ class HelpText : public CLI::Formatter {
   }
   std::string make_group(std::string group, bool is_positional,
                          std::vector<const CLI::Option*> options) const override {
-    return "\n" + group + ":\n" + lines(options, is_positional);
+    return group + ":\n" + lines(options, is_positional);
   }
   std::string make_positionals(const CLI::App* app) const override {
-    return lines(app->get_options([](const CLI::Option* o) { return o->get_positional(); }), true);
+    const std::string out =
+        lines(app->get_options([](const CLI::Option* o) { return o->get_positional(); }), true);
+    return out.empty() ? out : out + "\n";
   }
 
  private:
