@@ -9,7 +9,8 @@ endif()
 
 add_library(quire_flags INTERFACE)
 target_compile_features(quire_flags INTERFACE cxx_std_20)
-target_compile_options(quire_flags INTERFACE -ffp-contract=off -fno-math-errno)
+# -Wno-psabi: vectors pass between functions that are always inlined, so no binary interface depends on them.
+target_compile_options(quire_flags INTERFACE -ffp-contract=off -fno-math-errno -Wno-psabi)
 if(QUIRE_DEVELOPER)
   target_compile_options(quire_flags INTERFACE
     -Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow -Wnon-virtual-dtor -Werror)
