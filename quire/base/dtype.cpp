@@ -20,6 +20,7 @@ std::size_t size_of(DType dtype) {
       return 1;
     case DType::kI4:
     case DType::kI4H:
+    case DType::kI8H:
       break;
   }
   return 0;
@@ -51,6 +52,8 @@ std::string_view to_string(DType dtype) {
       return "i4";
     case DType::kI4H:
       return "i4h";
+    case DType::kI8H:
+      return "i8h";
   }
   return "?";
 }

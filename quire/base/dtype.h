@@ -7,10 +7,10 @@
 
 namespace quire {
 
-/// Bytes of one element; 0 for i4 and i4h, whose elements share theirs (kv_row_bytes).
+/// Bytes of one element; 0 for i4, i4h and i8h, whose elements share theirs (kv_row_bytes).
 std::size_t size_of(DType dtype);
 
-/// "f64", "f32", "bf16", "f16", "i64", "i32", "i16", "i8", "u8", "bool", "i4", "i4h".
+/// "f64", "f32", "bf16", "f16", "i64", "i32", "i16", "i8", "u8", "bool", "i4", "i4h", "i8h".
 std::string_view to_string(DType dtype);
 
 /// True for f64, f32, bf16 and f16.

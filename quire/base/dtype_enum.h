@@ -5,7 +5,7 @@
 namespace quire {
 
 /// Element types of tensors. Quantized weights are a type of their own: quire/ops/matmul/weight.h.
-/// The last two are forms of stored keys and values only (quire/ops/attention/kv_format.h): no
+/// The last three are forms of stored keys and values only (quire/ops/attention/kv_format.h): no
 /// tensor has them. Alone in this header, so that kernels see it without seeing anything else.
 enum class DType : std::uint8_t {
   kF64,
@@ -19,7 +19,8 @@ enum class DType : std::uint8_t {
   kU8,
   kBool,
   kI4,
-  kI4H
+  kI4H,
+  kI8H
 };
 
 }  // namespace quire

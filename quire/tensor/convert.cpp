@@ -96,6 +96,7 @@ void with_type(DType dtype, F&& body) {
       return body(bool{});
     case DType::kI4:  // of no tensor
     case DType::kI4H:
+    case DType::kI8H:
       return;
   }
 }

@@ -69,7 +69,7 @@ TEST(Usage, ValuesAreCheckedWithTheirRange) {
       {{"--max-tokens", "-1"}, "--max-tokens is '-1'"},
       {{"--mode", "quick"}, "exact, fast"},
       {{"--cache", "tiered"}, "--cache is 'tiered'; in this version: full, paged"},
-      {{"--kv", "f64"}, "--kv is 'f64'; in this version: f32, bf16, f16, i8, i4, i4h"},
+      {{"--kv", "f64"}, "--kv is 'f64'; in this version: f32, bf16, f16, i8, i4, i4h, i8h"},
       {{"--seed"}, "--seed"},
       {{"--seed", "1", "--seed", "2"}, "--seed"}};
   for (const auto& [options, said] : cases) {

@@ -4,6 +4,7 @@
 #include "quire/ops/attention/attention_backward_kernel.h"
 #include "quire/ops/attention/attention_check.h"
 #include "quire/ops/attention/hadamard.h"
+#include "quire/ops/attention/kv_format.h"
 #include "quire/tensor/dims.h"
 
 namespace quire {
@@ -17,7 +18,7 @@ struct Sums {
 
 void check_gradients(const AttentionGradients& gradients, const KvView& kv,
                      const AttentionSpec& spec) {
-  const bool rounded = kv.dtype == DType::kI8 || kv.dtype == DType::kI4 || kv.dtype == DType::kI4H;
+  const bool rounded = size_of(kv.dtype) < 2;
   QUIRE_CHECK(!rounded || (gradients.dk_pages == nullptr && gradients.dv_pages == nullptr),
               "gradients.dk_pages and dv_pages: ", to_string(kv.dtype),
               " pages have none; only queries do");
@@ -144,7 +145,7 @@ void attention_backward(AttentionGradients& gradients, const Tensor& dout_NHU,
                 ", but result.lse_NH is ", to_string(lse_NH.shape()));
     check_row_numbers(dlse_NH, "dlse_NH", q_NHK.dtype());
   }
-  const bool f64 = q_NHK.dtype() == DType::kF64, turned = kv.dtype == DType::kI4H;
+  const bool f64 = q_NHK.dtype() == DType::kF64, turned = turns_keys(kv.dtype);
   (f64 ? backward_f64 : backward_f32)(
       gradients, dout_NHU.contiguous_copy(), has_dlse ? dlse_NH.contiguous_copy() : Tensor(),
       turned ? queries_for(kv, q_NHK) : q_NHK.contiguous_copy(), start, kv, plain, result);

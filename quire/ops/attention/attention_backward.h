@@ -33,7 +33,7 @@ struct AttentionGradients {
 ///               bf16 or f16, which loses less.
 ///
 /// Throws  ArgumentError as attention() does; for shapes and dtypes of the gradients; for dk_pages
-///         and dv_pages of i8, i4 and i4h pages (only queries have gradients there), and for
+///         and dv_pages of i8, i4, i4h and i8h pages (only queries have gradients there), and for
 ///         gradients of what the view or the spec does not have.
 /// Order   the owner of a kv head walks its pages once in table order, over all sequences and
 ///         queries that see each; what meets in one place is added in that order, in f32 (f64),

@@ -40,14 +40,13 @@ QUIRE_INLINE void each_key(const KeyUnit& unit, F&& f) {
 
 /// One key of a block of 16, which begins at `from`.
 template <class Load>
-QUIRE_INLINE void widen_lane(const std::byte* from, std::int64_t /*lane*/, std::int64_t n,
-                             float* to) {
-  for (std::int64_t k = 0; k < n; ++k) to[k] = one<Load>(from + 16 * k * Load::kBytes);
-}
-template <>
-QUIRE_SPECIAL void widen_lane<LoadI4>(const std::byte* from, std::int64_t lane, std::int64_t n,
-                                      float* to) {
-  widen_i4_lane(from - lane, lane, n, to, 1);
+QUIRE_INLINE void widen_lane(const std::byte* from, [[maybe_unused]] std::int64_t lane,
+                             std::int64_t n, float* to) {
+  if constexpr (kGrouped<Load>) {
+    widen_group_lane<typename Load::Form>(from - lane, lane, n, to, 1);
+  } else {
+    for (std::int64_t k = 0; k < n; ++k) to[k] = one<Load>(from + 16 * k * Load::kBytes);
+  }
 }
 
 /// The unit's keys or values as rows of padded(width) floats, zeros after them and in the lanes up

@@ -19,7 +19,7 @@ void check_view(const KvView& kv, std::int64_t H) {
               kv.Z, ", G ", kv.G, ", K ", kv.K, ", U ", kv.U, "; all but P must be positive");
   QUIRE_CHECK(H % kv.G == 0, "q_NHK: H is ", H, ", which is not a multiple of kv.G = ", kv.G);
   QUIRE_CHECK(stores_kv(kv.dtype) || kv.dtype == DType::kF64, "kv.dtype is ", to_string(kv.dtype),
-              "; attention reads f32, f16, bf16, i8, i4, i4h and f64");
+              "; attention reads f32, f16, bf16, i8, i4, i4h, i8h and f64");
   QUIRE_CHECK((kv.dtype == DType::kI8) == (kv.k_scale_PZG != nullptr) &&
                   (kv.dtype == DType::kI8) == (kv.v_scale_PZG != nullptr),
               "kv.dtype is ", to_string(kv.dtype),
@@ -81,7 +81,7 @@ void check_sequences(const Tensor& start_J, const KvView& kv, const AttentionSpe
 }  // namespace
 
 Tensor queries_for(const KvView& kv, const Tensor& q_NHK) {
-  if (kv.dtype == DType::kI4H) return hadamard(q_NHK);
+  if (turns_keys(kv.dtype)) return hadamard(q_NHK);
   const DType dtype = kv.dtype == DType::kF64 ? DType::kF64 : DType::kF32;
   return (q_NHK.dtype() == dtype ? q_NHK : q_NHK.to(dtype)).contiguous_copy();
 }

@@ -21,7 +21,7 @@ AttentionSpec checked_attention(const Tensor& q_NHK, const Tensor& start_J, cons
 std::int64_t checked_keys(const KvView& kv, std::int64_t b);
 
 /// The queries as the kernels want them for these pages: contiguous, f32 (f64 for f64), and turned
-/// where the keys are (i4h).
+/// where the keys are (i4h, i8h).
 Tensor queries_for(const KvView& kv, const Tensor& q_NHK);
 
 }  // namespace quire

@@ -6,7 +6,7 @@
 
 #include "quire/base/simd.h"
 #include "quire/ops/attention/attention_kernel.h"
-#include "quire/ops/attention/i4_tile.h"
+#include "quire/ops/attention/group_tile.h"
 #include "quire/ops/attention/page_table.h"
 #include "quire/ops/attention/visible.h"
 #include "quire/ops/tile/panel_product.h"
@@ -47,10 +47,11 @@ QUIRE_INLINE void with_load(DType dtype, F&& f) {
   }
 }
 
-/// The same for what is gathered, i4 included: its loader has no at(), but rows and blocks.
+/// The same for what is gathered, grouped forms included: they have rows and blocks, but no at().
 template <class F>
 QUIRE_INLINE void with_stored(DType dtype, F&& f) {
-  if (is_i4(dtype)) return f(LoadI4{});
+  if (dtype == DType::kI8H) return f(LoadI8H{});
+  if (is_grouped(dtype)) return f(LoadI4{});
   with_load(dtype, f);
 }
 
@@ -76,19 +77,18 @@ QUIRE_INLINE float one(const std::byte* p) {
 /// n floats (any n) from stored elements, without reading past them.
 template <class Load>
 QUIRE_INLINE void widen_row(const std::byte* from, std::int64_t n, float* to) {
-  std::int64_t i = 0;
-  for (; i + 16 <= n; i += 16) store(to + i, Load::at(from + i * Load::kBytes));
-  if (i < n) {
-    alignas(64) std::byte rest[64] = {};
-    __builtin_memcpy(rest, from + i * Load::kBytes,
-                     static_cast<std::size_t>((n - i) * Load::kBytes));
-    store_first(to + i, Load::at(rest), static_cast<int>(n - i));
+  if constexpr (kGrouped<Load>) {
+    widen_group_row<typename Load::Form>(from, n, to);
+  } else {
+    std::int64_t i = 0;
+    for (; i + 16 <= n; i += 16) store(to + i, Load::at(from + i * Load::kBytes));
+    if (i < n) {
+      alignas(64) std::byte rest[64] = {};
+      __builtin_memcpy(rest, from + i * Load::kBytes,
+                       static_cast<std::size_t>((n - i) * Load::kBytes));
+      store_first(to + i, Load::at(rest), static_cast<int>(n - i));
+    }
   }
-}
-
-template <>
-QUIRE_SPECIAL void widen_row<LoadI4>(const std::byte* from, std::int64_t n, float* to) {
-  widen_i4_row(from, n, to);
 }
 
 /// Where the keys and the values of a tile's lanes begin. Lanes without a key borrow a neighbour's:
@@ -142,44 +142,48 @@ QUIRE_INLINE void turn_keys(const std::byte* const* rows, std::int64_t K, float*
   }
 }
 
-/// The keys of a tile: element k of lane i at k·64 + i.
-template <class Load>
-QUIRE_INLINE void gather_keys(const KvView& kv, std::int64_t first_slot, const Tile& tile,
-                              const TileRows& rows, float* k_tile) {
+/// gather_keys of a grouped form.
+template <class Form>
+QUIRE_INLINE void gather_group_keys(const KvView& kv, std::int64_t first_slot, const Tile& tile,
+                                    const TileRows& rows, float* k_tile) {
   for (int lane = tile.begin / 16 * 16; lane < tile.end; lane += 16) {
     if (kv.k_layout == KLayout::kRows) {
-      turn_keys<Load>(rows.k + lane, kv.K, k_tile + lane);
-    } else if (first_slot % 16 == 0) {
-      // A stored block is taken whole, also over the ends: those lanes are masked.
-      const int in = lane < tile.begin ? tile.begin : lane;
-      const std::byte* block = rows.k[in] - (in - lane) * Load::kBytes;
-      for (std::int64_t k = 0; k < kv.K; ++k)
-        store(k_tile + k * kTileKeys + lane, Load::at(block + 16 * k * Load::kBytes));
-    } else {
-      for (int i = lane; i < lane + 16; ++i)
-        for (std::int64_t k = 0; k < kv.K; ++k)
-          k_tile[k * kTileKeys + i] = one<Load>(rows.k[i] + 16 * k * Load::kBytes);
-    }
-  }
-}
-
-template <>
-QUIRE_SPECIAL void gather_keys<LoadI4>(const KvView& kv, std::int64_t first_slot, const Tile& tile,
-                                       const TileRows& rows, float* k_tile) {
-  for (int lane = tile.begin / 16 * 16; lane < tile.end; lane += 16) {
-    if (kv.k_layout == KLayout::kRows) {
-      turn_i4_rows(rows.k + lane, kv.K, k_tile + lane, kTileKeys);
+      turn_group_rows<Form>(rows.k + lane, kv.K, k_tile + lane, kTileKeys);
     } else if (first_slot % 16 == 0) {
       const int in = lane < tile.begin ? tile.begin : lane;
-      widen_i4_block(rows.k[in] - in % 16, kv.K, k_tile + lane, kTileKeys);
+      widen_group_block<Form>(rows.k[in] - in % 16, kv.K, k_tile + lane, kTileKeys);
     } else {
       for (int i = lane; i < lane + 16; ++i) {
         const int borrowed = i < tile.begin || i >= tile.end ? tile.begin : i;
         const std::int64_t in = (first_slot + borrowed) % 16;
-        widen_i4_lane(rows.k[i] - in, in, kv.K, k_tile + i, kTileKeys);
+        widen_group_lane<Form>(rows.k[i] - in, in, kv.K, k_tile + i, kTileKeys);
       }
     }
   }
+}
+
+/// The keys of a tile: element k of lane i at k·64 + i.
+template <class Load>
+QUIRE_INLINE void gather_keys(const KvView& kv, std::int64_t first_slot, const Tile& tile,
+                              const TileRows& rows, float* k_tile) {
+  if constexpr (kGrouped<Load>) {
+    return gather_group_keys<typename Load::Form>(kv, first_slot, tile, rows, k_tile);
+  } else
+    for (int lane = tile.begin / 16 * 16; lane < tile.end; lane += 16) {
+      if (kv.k_layout == KLayout::kRows) {
+        turn_keys<Load>(rows.k + lane, kv.K, k_tile + lane);
+      } else if (first_slot % 16 == 0) {
+        // A stored block is taken whole, also over the ends: those lanes are masked.
+        const int in = lane < tile.begin ? tile.begin : lane;
+        const std::byte* block = rows.k[in] - (in - lane) * Load::kBytes;
+        for (std::int64_t k = 0; k < kv.K; ++k)
+          store(k_tile + k * kTileKeys + lane, Load::at(block + 16 * k * Load::kBytes));
+      } else {
+        for (int i = lane; i < lane + 16; ++i)
+          for (std::int64_t k = 0; k < kv.K; ++k)
+            k_tile[k * kTileKeys + i] = one<Load>(rows.k[i] + 16 * k * Load::kBytes);
+      }
+    }
 }
 
 /// Where column `u` of row `row` lies in a tile of values: 64 columns of all rows follow one
@@ -294,7 +298,7 @@ QUIRE_INLINE bool find_runs(const KvView& kv, std::int64_t b, std::int64_t g,
 QUIRE_INLINE bool borrow(const KvView& kv, std::int64_t b, std::int64_t g, std::int64_t first_slot,
                          std::int64_t ahead, Tile& tile) {
   Runs runs, next;
-  if (is_i4(kv.dtype) || tile.begin != 0 || kv.U % 16 != 0 ||
+  if (is_grouped(kv.dtype) || tile.begin != 0 || kv.U % 16 != 0 ||
       !find_runs(kv, b, g, first_slot, tile.end, runs))
     return false;
   const bool blocks = kv.k_layout == KLayout::kBlocks;

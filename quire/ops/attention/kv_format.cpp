@@ -1,12 +1,29 @@
 #include "quire/ops/attention/kv_format.h"
 
 #include "quire/base/error.h"
-#include "quire/ops/attention/i4_row.h"
+#include "quire/ops/attention/group_row.h"
 
 namespace quire {
 namespace {
 
-bool is_i4(DType dtype) { return dtype == DType::kI4 || dtype == DType::kI4H; }
+/// Calls body(form) with the grouped form of `dtype`; whether it has one.
+template <class Body>
+bool with_form(DType dtype, Body&& body) {
+  const bool i4 = dtype == DType::kI4 || dtype == DType::kI4H;
+  if (i4) body(kernel::FormI4{});
+  if (dtype == DType::kI8H) body(kernel::FormI8H{});
+  return i4 || dtype == DType::kI8H;
+}
+
+/// Calls part(bytes of a lane) for each part of a row of n numbers, in order.
+template <class Form, class Part>
+void each_part(std::int64_t n, Part&& part) {
+  for (std::int64_t k = 0; k < n; k += kernel::kGroup) {
+    for (std::int64_t i = 0; i < Form::kHeader; i += 2) part(std::int64_t{2});
+    for (std::int64_t i = Form::code_bytes(kernel::group_size(n, k)); i > 0; --i)
+      part(std::int64_t{1});
+  }
+}
 
 }  // namespace
 
@@ -15,6 +32,8 @@ bool stores_kv(DType dtype) {
     if (form == dtype) return true;
   return false;
 }
+
+bool turns_keys(DType dtype) { return dtype == DType::kI4H || dtype == DType::kI8H; }
 
 std::string kv_formats() {
   std::string out;
@@ -28,11 +47,14 @@ std::string kv_formats() {
 std::int64_t kv_unit_bytes(DType dtype) {
   QUIRE_CHECK(stores_kv(dtype) || dtype == DType::kF64, "keys and values cannot be stored as ",
               to_string(dtype), "; they may be ", kv_formats());
-  return is_i4(dtype) ? 1 : static_cast<std::int64_t>(size_of(dtype));
+  const auto size = static_cast<std::int64_t>(size_of(dtype));
+  return size == 0 ? 1 : size;
 }
 
 std::int64_t kv_row_stride(DType dtype, std::int64_t n) {
-  return is_i4(dtype) ? kernel::i4_row_bytes(n) : n;
+  std::int64_t stride = n;
+  with_form(dtype, [&]<class Form>(Form) { stride = kernel::group_row_bytes<Form>(n); });
+  return stride;
 }
 
 std::int64_t kv_row_bytes(DType dtype, std::int64_t n) {
@@ -45,21 +67,14 @@ std::int64_t kv_scale_bytes(DType dtype) {
 
 void each_kv_lane_part(DType dtype, std::int64_t n,
                        const std::function<void(std::int64_t offset, std::int64_t bytes)>& part) {
-  if (!is_i4(dtype)) {
-    const std::int64_t bytes = kv_unit_bytes(dtype);
-    for (std::int64_t k = 0; k < n; ++k) part(16 * k * bytes, bytes);
-    return;
-  }
   std::int64_t at = 0;
   const auto next = [&](std::int64_t bytes) {
     part(at, bytes);
     at += 16 * bytes;
   };
-  for (std::int64_t k = 0; k < n; k += kernel::kI4Group) {
-    next(kernel::kI4Header / 2);  // scales
-    next(kernel::kI4Header / 2);  // lowest numbers
-    for (std::int64_t i = kernel::i4_code_bytes(kernel::i4_group_size(n, k)); i > 0; --i) next(1);
-  }
+  if (with_form(dtype, [&]<class Form>(Form) { each_part<Form>(n, next); })) return;
+  const std::int64_t bytes = kv_unit_bytes(dtype);
+  for (std::int64_t k = 0; k < n; ++k) next(bytes);
 }
 
 std::int64_t kv_bytes_per_token(DType dtype, std::int64_t G, std::int64_t K, std::int64_t U) {

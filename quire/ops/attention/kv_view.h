@@ -7,7 +7,7 @@
 namespace quire {
 
 /// Where an element of a page lies, in elements: page·strides.page + slot·strides.slot +
-/// head·strides.head + k, except for KLayout::kBlocks. Of i4 and i4h: where a row begins, in bytes
+/// head·strides.head + k, except for KLayout::kBlocks. Of i4, i4h and i8h: where a row begins, in bytes
 /// (kv_format.h).
 struct PageStrides {
   std::int64_t page = 0, slot = 0, head = 0;
@@ -26,7 +26,7 @@ struct KvView {
   const void* v_pages = nullptr;
   PageStrides k_strides, v_strides;
   KLayout k_layout = KLayout::kRows;
-  DType dtype = DType::kF32;           // f32, bf16, f16, f64, i4, i4h or i8 (then with scales)
+  DType dtype = DType::kF32;           // f32, bf16, f16, f64, i4, i4h, i8h or i8 (then with scales)
   const float* k_scale_PZG = nullptr;  // i8: key = k · scale
   const float* v_scale_PZG = nullptr;
 

@@ -15,7 +15,7 @@ void check_pages(const KvPages& pages) {
   const bool no_scales = pages.k_scale_PZG == nullptr && pages.v_scale_PZG == nullptr;
   QUIRE_CHECK(stores && (pages.dtype == DType::kI8 ? scales : no_scales), "pages are ",
               to_string(pages.dtype),
-              "; kv_write stores f64, f32, bf16, f16, i4, i4h, and i8 with scales");
+              "; kv_write stores f64, f32, bf16, f16, i4, i4h, i8h, and i8 with scales");
   QUIRE_CHECK(pages.k_layout == KLayout::kRows || pages.Z % 16 == 0, "pages have Z = ", pages.Z,
               "; keys in blocks need a multiple of 16");
   QUIRE_CHECK(pages.used_P == nullptr || pages.version_P != nullptr,
@@ -93,7 +93,7 @@ void kv_write(const KvPages& pages, const Tensor& k_NGK, const Tensor& v_NGU,
               to_string(k_NGK.dtype()), " and v_NGU ", to_string(v_NGU.dtype()),
               "; kv_write takes ", to_string(wanted), " for pages of ", to_string(pages.dtype));
   check_pages(pages);
-  const Tensor k = pages.dtype == DType::kI4H ? hadamard(k_NGK) : k_NGK.contiguous_copy(),
+  const Tensor k = turns_keys(pages.dtype) ? hadamard(k_NGK) : k_NGK.contiguous_copy(),
                v = v_NGU.contiguous_copy(), slots = checked_slots(pages, slot_N);
   const auto* slot = slots.data<std::int64_t>();
   if (wanted == DType::kF64) {

@@ -13,7 +13,7 @@ struct KvPages {
   void* v_pages = nullptr;
   PageStrides k_strides, v_strides;
   KLayout k_layout = KLayout::kRows;
-  DType dtype = DType::kF32;  // f64, f32, bf16, f16, i4, i4h or i8 (then with scales)
+  DType dtype = DType::kF32;  // f64, f32, bf16, f16, i4, i4h, i8h or i8 (then with scales)
   float* k_scale_PZG = nullptr;
   float* v_scale_PZG = nullptr;
   std::int64_t P = 0, Z = 0, G = 0, K = 0, U = 0;
@@ -32,7 +32,7 @@ KvView view_of(const KvPages& pages);
 /// pages   the destination
 /// k_NGK   f32 (f64 for pages of f64), any strides; rounded to nearest even into the pages' dtype
 /// v_NGU   the dtype of k; i8: one scale for each token and head, largest magnitude / 127; i4 and
-///         i4h: kv_format.h
+///         i4h, i8h: kv_format.h
 /// slot_N  i64 or i32           page · Z + slot of each token; −1 skips it
 ///
 /// Throws  ArgumentError on shapes, dtypes, and a slot outside [−1, P · Z) (with its place);

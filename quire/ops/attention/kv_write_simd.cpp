@@ -1,7 +1,7 @@
 // Rounding keys and values into pages, compiled once per instruction set.
 
 #include "quire/base/simd.h"
-#include "quire/ops/attention/i4_row.h"
+#include "quire/ops/attention/group_row.h"
 #include "quire/ops/attention/kv_write_kernel.h"
 
 namespace quire::kernel::QUIRE_ISA_NS {
@@ -76,11 +76,11 @@ void write(const KvWrite& a, std::int64_t first, std::int64_t last) {
   }
 }
 
-/// A group of i4 as it is stored, but for the place of its parts. Nothing here depends on the order
-/// of a sum: every instruction set writes the same bytes.
-struct I4Group {
-  alignas(64) std::byte header[32];  // the first 4 bytes: scale, lowest number
-  alignas(64) std::byte codes[32];   // one a byte
+/// A group as it is stored, but for the place of its parts. Nothing here depends on the order of a
+/// sum: every instruction set writes the same bytes.
+struct Group {
+  std::byte header[4];
+  alignas(64) std::byte codes[kGroup];  // one a byte
 };
 
 QUIRE_INLINE F32 rounded_to_f16(float x, std::byte* half) {
@@ -90,7 +90,7 @@ QUIRE_INLINE F32 rounded_to_f16(float x, std::byte* half) {
   return repeat_f16(sixteen);
 }
 
-QUIRE_INLINE void round_group(const float* x, std::int64_t n, I4Group& out) {
+QUIRE_INLINE void round_group(FormI4, const float* x, std::int64_t n, Group& out) {
   const int first = n < 16 ? static_cast<int>(n) : 16, second = static_cast<int>(n) - first;
   // Lanes without a number take the first one, which changes neither end.
   const F32 any = set1(x[0]);
@@ -113,8 +113,31 @@ QUIRE_INLINE void round_group(const float* x, std::int64_t n, I4Group& out) {
   }
 }
 
-/// Rows of i4. In a block of 16 keys the parts of a group are 16 times as wide.
-void write_i4(const KvWrite& a, std::int64_t first, std::int64_t last) {
+QUIRE_INLINE void round_group(FormI8H, const float* x, std::int64_t n, Group& out) {
+  const float largest = largest_magnitude(x, n);
+  const F32 scale = rounded_to_f16(largest / 127.0f, out.header);
+  // Of zeros, of what f16 does not hold and of NaN the scale says all.
+  const F32 factor = select_less(zero(), scale, div(set1(1.0f), scale), zero());
+  const bool finite = reduce_max(scale) < 65505.0f;
+  for (std::int64_t k = 0; k < n; k += 16) {
+    const F32 part = load_first(x + k, n - k < 16 ? static_cast<int>(n - k) : 16);
+    const F32 code = round(mul(finite ? part : zero(), factor));
+    store_i8(out.codes + k, max(set1(-127.0f), min(set1(127.0f), code)));
+  }
+}
+
+/// Byte i of the codes of a group of n.
+QUIRE_INLINE std::byte packed(FormI4, const Group& group, std::int64_t i, std::int64_t n) {
+  const std::int64_t half = FormI4::code_bytes(n);
+  return group.codes[i] | (half + i < n ? group.codes[half + i] << 4 : std::byte{0});
+}
+QUIRE_INLINE std::byte packed(FormI8H, const Group& group, std::int64_t i, std::int64_t) {
+  return group.codes[i];
+}
+
+/// Rows of a grouped form. In a block of 16 keys the parts of a group are 16 times as wide.
+template <class Form>
+void write_groups(const KvWrite& a, std::int64_t first, std::int64_t last) {
   const KvSide& s = a.side;
   for (std::int64_t n = 0; n < a.N; ++n) {
     if (a.slot_N[n] < 0) continue;
@@ -124,18 +147,16 @@ void write_i4(const KvWrite& a, std::int64_t first, std::int64_t last) {
       const float* x = a.x_NGK + (n * s.G + g) * s.K;
       auto* to = static_cast<std::byte*>(s.pages) + page * s.page_stride + g * s.head_stride +
                  (slot - lane) * s.slot_stride;
-      for (std::int64_t k = 0; k < s.K; k += kI4Group) {
-        const std::int64_t size = i4_group_size(s.K, k), half = i4_code_bytes(size);
-        I4Group group;
-        round_group(x + k, size, group);
-        __builtin_memcpy(to + 2 * lane, group.header, 2);
-        __builtin_memcpy(to + 2 * (width + lane), group.header + 2, 2);
-        std::byte* codes = to + kI4Header * width + lane;
-        for (std::int64_t i = 0; i < half; ++i) {
-          const std::byte above = half + i < size ? group.codes[half + i] : std::byte{0};
-          codes[i * width] = group.codes[i] | above << 4;
-        }
-        to += i4_group_bytes(size) * width;
+      for (std::int64_t k = 0; k < s.K; k += kGroup) {
+        const std::int64_t size = group_size(s.K, k);
+        Group group;
+        round_group(Form{}, x + k, size, group);
+        for (std::int64_t half = 0; half < Form::kHeader; half += 2)
+          __builtin_memcpy(to + half * width + 2 * lane, group.header + half, 2);
+        std::byte* codes = to + Form::kHeader * width + lane;
+        for (std::int64_t i = 0; i < Form::code_bytes(size); ++i)
+          codes[i * width] = packed(Form{}, group, i, size);
+        to += group_bytes<Form>(size) * width;
       }
     }
   }
@@ -153,7 +174,9 @@ void kv_write_heads(const KvWrite& args, std::int64_t first, std::int64_t last) 
       return write<StoreI8>(args, first, last);
     case DType::kI4:
     case DType::kI4H:
-      return write_i4(args, first, last);
+      return write_groups<FormI4>(args, first, last);
+    case DType::kI8H:
+      return write_groups<FormI8H>(args, first, last);
     default:
       return write<StoreF32>(args, first, last);
   }

@@ -39,6 +39,7 @@ decltype(auto) with_type(DType dtype, Body&& body) {
     case DType::kBool:
     case DType::kI4:  // of no tensor
     case DType::kI4H:
+    case DType::kI8H:
       break;
   }
   return body.template operator()<bool>();

@@ -33,7 +33,7 @@ constexpr std::byte kUntouched{0xA5};
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr std::int64_t kSizes[] = {1, 2, 16, 31, 32, 33, 40, 64, 80, 100};
 
-/// Pages of i4 or i4h, head by head, and the f32 pages that hold what they say.
+/// Pages of a grouped form, head by head, and the f32 pages that hold what they say.
 struct Pages {
   Pages(DType dtype, KLayout layout, std::int64_t P, std::int64_t Z, std::int64_t G, std::int64_t K,
         std::int64_t U) {
@@ -68,15 +68,17 @@ Tensor slots_of(std::int64_t first, std::int64_t N) {
 struct Group {
   Half scale, low;
   std::vector<int> codes;
+  bool eight;  // of i8h: no lowest number
   float value(std::size_t i) const {
-    const float s = to_float(scale), l = to_float(low);
-    return isa() == Isa::kAvx512 ? std::fma(static_cast<float>(codes[i]), s, l)
-                                 : static_cast<float>(codes[i]) * s + l;
+    const float s = to_float(scale), l = to_float(low), code = static_cast<float>(codes[i]);
+    if (eight) return code * s;
+    return isa() == Isa::kAvx512 ? std::fma(code, s, l) : code * s + l;
   }
 };
 
-Group rounded(const float* x, std::int64_t n) {
+Group rounded(const float* x, std::int64_t n, bool eight) {
   Group out;
+  out.eight = eight;
   bool finite = true;
   for (std::int64_t i = 0; i < n; ++i) finite = finite && std::isfinite(x[i]);
   const float low = *std::min_element(x, x + n), high = *std::max_element(x, x + n);
@@ -85,13 +87,14 @@ Group rounded(const float* x, std::int64_t n) {
     out.scale = out.low = to_half(std::numeric_limits<float>::quiet_NaN());
     return out;
   }
-  out.low = to_half(low + 0.0f);
-  out.scale = to_half(std::max(0.0f, (high - to_float(out.low)) / 15.0f));
+  out.low = eight ? Half{} : to_half(low + 0.0f);
+  out.scale = to_half(eight ? std::max(std::abs(low), std::abs(high)) / 127.0f
+                            : std::max(0.0f, (high - to_float(out.low)) / 15.0f));
   const float scale = to_float(out.scale);
   for (std::int64_t i = 0; scale > 0 && i < n; ++i) {
-    const float code = (x[i] - to_float(out.low)) * (1.0f / scale);
+    const float code = std::nearbyint((x[i] - to_float(out.low)) * (1.0f / scale));
     out.codes[static_cast<std::size_t>(i)] =
-        static_cast<int>(std::clamp(std::nearbyint(code), 0.0f, 15.0f));
+        static_cast<int>(std::clamp(code, eight ? -127.0f : 0.0f, eight ? 127.0f : 15.0f));
   }
   return out;
 }
@@ -99,26 +102,29 @@ Group rounded(const float* x, std::int64_t n) {
 /// One row into `to`, whose parts are `width` times as wide and belong to `lane`; what the row then
 /// says goes to `says`.
 void put_row(std::byte* to, std::int64_t width, std::int64_t lane, const float* x, std::int64_t n,
-             std::vector<float>* says) {
+             bool eight, std::vector<float>* says) {
   for (std::int64_t k = 0; k < n; k += 32) {
     const std::int64_t size = std::min<std::int64_t>(32, n - k), half = (size + 1) / 2;
-    const Group group = rounded(x + k, size);
+    const Group group = rounded(x + k, size, eight);
     std::memcpy(to + 2 * lane, &group.scale, 2);
-    std::memcpy(to + 2 * width + 2 * lane, &group.low, 2);
-    for (std::int64_t i = 0; i < half; ++i) {
-      const int above = half + i < size ? group.codes[static_cast<std::size_t>(half + i)] : 0;
-      to[4 * width + i * width + lane] =
+    if (!eight) std::memcpy(to + 2 * width + 2 * lane, &group.low, 2);
+    std::byte* codes = to + (eight ? 2 : 4) * width + lane;
+    for (std::int64_t i = 0; i < (eight ? size : half); ++i) {
+      const int above =
+          !eight && half + i < size ? group.codes[static_cast<std::size_t>(half + i)] : 0;
+      codes[i * width] =
           static_cast<std::byte>(group.codes[static_cast<std::size_t>(i)] | above << 4);
     }
     for (std::int64_t i = 0; says != nullptr && i < size; ++i)
       says->push_back(group.value(static_cast<std::size_t>(i)));
-    to += width * (4 + half);
+    to += width * (eight ? 2 + size : 4 + half);
   }
 }
 
 /// What kv_write has to do to one side; returns what is then stored, token by token.
-std::vector<float> reference_side(std::vector<std::byte>& pages, const PageStrides& at, bool blocks,
-                                  std::int64_t Z, const Tensor& x_NGK, const Tensor& slot_N) {
+std::vector<float> reference_side(std::vector<std::byte>& pages, DType dtype, const PageStrides& at,
+                                  bool blocks, std::int64_t Z, const Tensor& x_NGK,
+                                  const Tensor& slot_N) {
   std::vector<float> says;
   const std::int64_t G = x_NGK.size(1), K = x_NGK.size(2);
   for (std::int64_t n = 0; n < x_NGK.size(0); ++n) {
@@ -126,7 +132,8 @@ std::vector<float> reference_side(std::vector<std::byte>& pages, const PageStrid
     for (std::int64_t g = 0; g < G; ++g) {
       const std::int64_t lane = blocks ? slot % 16 : 0;
       std::byte* to = pages.data() + flat / Z * at.page + g * at.head + (slot - lane) * at.slot;
-      put_row(to, blocks ? 16 : 1, lane, x_NGK.data<float>() + (n * G + g) * K, K, &says);
+      put_row(to, blocks ? 16 : 1, lane, x_NGK.data<float>() + (n * G + g) * K, K,
+              dtype == DType::kI8H, &says);
     }
   }
   return says;
@@ -138,11 +145,13 @@ TEST(KvFormatTest, INF_07_sizes_of_rows) {
   EXPECT_EQ(kv_row_bytes(DType::kI4, 64), 40);  // 5 bits a number
   EXPECT_EQ(kv_row_bytes(DType::kI4H, 80), 2 * 20 + 12);
   EXPECT_EQ(kv_row_bytes(DType::kI4, 33), 20 + 5);
+  EXPECT_EQ(kv_row_bytes(DType::kI8H, 64), 2 * 34);  // as i8 with its scale
+  EXPECT_EQ(kv_row_bytes(DType::kI8H, 33), 34 + 3);
   EXPECT_EQ(kv_row_stride(DType::kF16, 64), 64);
   EXPECT_EQ(kv_row_stride(DType::kI4, 64), 40);
   EXPECT_EQ(kv_bytes_per_token(DType::kI8, 3, 64, 64), 3 * (128 + 8));
   EXPECT_EQ(kv_bytes_per_token(DType::kI4H, 3, 64, 64), 3 * 80);
-  EXPECT_EQ(kv_formats(), "f32, bf16, f16, i8, i4, i4h");
+  EXPECT_EQ(kv_formats(), "f32, bf16, f16, i8, i4, i4h, i8h");
   EXPECT_FALSE(stores_kv(DType::kF64));
   EXPECT_FALSE(stores_kv(DType::kI16));
   EXPECT_THAT(message_of([] { kv_row_bytes(DType::kI32, 4); }),
@@ -170,15 +179,15 @@ TEST(KvFormatTest, INF_07_the_lanes_of_a_block_are_all_its_bytes) {
 TEST(KvFormatTest, INF_07_PAG_16_writes_the_bytes_of_the_contract_and_no_others) {
   for (const KLayout layout : {KLayout::kRows, KLayout::kBlocks}) {
     for (const std::int64_t n : kSizes) {
-      for (const DType dtype : {DType::kI4, DType::kI4H}) {
+      for (const DType dtype : {DType::kI4, DType::kI4H, DType::kI8H}) {
         const std::int64_t Z = layout == KLayout::kBlocks ? 32 : 5, U = 101 - n;
         Pages got(dtype, layout, 3, Z, 2, n, U), expected = got;
         const Tensor k = random({7, 2, n}, 1), v = random({7, 2, U}, 2);
         const Tensor slots = slots_of(Z - 3, 7);  // over the end of a page
         kv_write(got.kv, k, v, slots);
-        reference_side(expected.k, got.kv.k_strides, layout == KLayout::kBlocks, Z,
-                       dtype == DType::kI4H ? hadamard(k) : k, slots);
-        reference_side(expected.v, got.kv.v_strides, false, Z, v, slots);
+        reference_side(expected.k, dtype, got.kv.k_strides, layout == KLayout::kBlocks, Z,
+                       turns_keys(dtype) ? hadamard(k) : k, slots);
+        reference_side(expected.v, dtype, got.kv.v_strides, false, Z, v, slots);
         EXPECT_EQ(got.k, expected.k) << to_string(dtype) << " " << n;
         EXPECT_EQ(got.v, expected.v) << to_string(dtype) << " " << U;
       }
@@ -186,10 +195,10 @@ TEST(KvFormatTest, INF_07_PAG_16_writes_the_bytes_of_the_contract_and_no_others)
   }
 }
 
-/// Row after row of `width` numbers through pages of i4 and back.
-std::vector<float> through_i4(const std::vector<float>& x, std::int64_t width) {
+/// Row after row of `width` numbers through pages and back.
+std::vector<float> through(DType dtype, const std::vector<float>& x, std::int64_t width) {
   const std::int64_t N = static_cast<std::int64_t>(x.size()) / width;
-  Pages pages(DType::kI4, KLayout::kRows, 1, N, 1, width, width);
+  Pages pages(dtype, KLayout::kRows, 1, N, 1, width, width);
   const Tensor rows = Tensor::of(std::span<const float>(x), {N, 1, width});
   kv_write(pages.kv, Tensor::zeros(rows.shape(), DType::kF32), rows, slots_of(0, N));
   // A query that sees one key alone gets its value.
@@ -215,13 +224,17 @@ TEST(KvFormatTest, INF_07_the_round_trip_is_off_by_half_a_step_at_most) {
   Rng rng(3);
   std::vector<float> x;
   for (int i = 0; i < 50 * 64; ++i) x.push_back(rng.normal() * std::exp(2 * rng.normal()));
-  const std::vector<float> back = through_i4(x, 64);
+  const std::vector<float> back = through(DType::kI4, x, 64), eight = through(DType::kI8H, x, 64);
   for (std::size_t g = 0; g < x.size(); g += 32) {
     const auto [low, high] = std::minmax_element(x.data() + g, x.data() + g + 32);
     const float step = (*high - *low) / 15,
                 half_ulp = 0x1p-11f * std::max(std::abs(*low), step * 15);
-    for (std::size_t i = g; i < g + 32; ++i)
+    const float step8 = std::max(std::abs(*low), std::abs(*high)) / 127;
+    for (std::size_t i = g; i < g + 32; ++i) {
       EXPECT_LE(std::abs(back[i] - x[i]), step / 2 + 2 * half_ulp) << i;
+      // The scale may have been rounded down by 2^-11, of which the largest has 127.
+      EXPECT_LE(std::abs(eight[i] - x[i]), step8 * (0.5f + 127 * 0x1p-11f)) << i;
+    }
   }
 }
 
@@ -232,7 +245,14 @@ TEST(KvFormatTest, INF_07_equal_numbers_zeros_and_ends_of_the_range) {
     x[static_cast<std::size_t>(64 + i)] = i == 5 ? 65504.0f : -65504.0f;
     x[static_cast<std::size_t>(96 + i)] = i % 2 == 0 ? -0.0f : 0.0f;
   }
-  const std::vector<float> back = through_i4(x, 32);
+  const std::vector<float> back = through(DType::kI4, x, 32), eight = through(DType::kI8H, x, 32);
+  for (int i = 0; i < 64; ++i) {
+    const float number = x[static_cast<std::size_t>(i)];
+    EXPECT_NEAR(eight[static_cast<std::size_t>(i)], number, 0x1p-11f * number) << i;
+  }
+  for (int i = 64; i < 96; ++i)
+    EXPECT_NEAR(eight[static_cast<std::size_t>(i)], x[static_cast<std::size_t>(i)], 64) << i;
+  for (int i = 96; i < 128; ++i) EXPECT_EQ(eight[static_cast<std::size_t>(i)], 0.0f);
   for (int i = 0; i < 64; ++i)
     EXPECT_EQ(back[static_cast<std::size_t>(i)], x[static_cast<std::size_t>(i)]) << i;
   for (int i = 64; i < 96; ++i)
@@ -244,10 +264,14 @@ TEST(KvFormatTest, INF_07_what_is_not_finite_shows_in_its_group_and_no_other) {
   for (const float bad : {std::numeric_limits<float>::quiet_NaN(), kInfinity, -kInfinity, 1e6f}) {
     std::vector<float> x(64, 1.0f);
     x[40] = bad;
-    const std::vector<float> back = through_i4(x, 64);
+    const std::vector<float> back = through(DType::kI4, x, 64);
     for (std::size_t i = 0; i < 32; ++i) EXPECT_EQ(back[i], 1.0f);
     // 1e6 is a step of 66666 away from 1: beyond f16.
     EXPECT_FALSE(std::isfinite(back[40])) << bad;
+    x[40] = std::isfinite(bad) ? 1e7f : bad;  // beyond 127 · 65504
+    const std::vector<float> eight = through(DType::kI8H, x, 64);
+    for (std::size_t i = 0; i < 32; ++i) EXPECT_NEAR(eight[i], 1.0f, 0x1p-11f);
+    EXPECT_FALSE(std::isfinite(eight[40])) << bad;
   }
 }
 
@@ -258,7 +282,7 @@ struct Case {
   DType dtype = DType::kI4;
 };
 
-/// The same keys and values as i4 pages, and as f32 pages of what those say.
+/// The same keys and values as pages of a grouped form, and as f32 pages of what those say.
 struct Both {
   explicit Both(const Case& c)
       : pages(c.dtype, c.layout, kP, c.Z, kG, c.K, c.U),
@@ -276,10 +300,10 @@ struct Both {
     kv_write(pages.kv, k, v, slot_N);
     std::vector<std::byte> k_again = pages.k, v_again = pages.v;
     const std::vector<float> k_says =
-        reference_side(k_again, pages.kv.k_strides, c.layout == KLayout::kBlocks, c.Z,
-                       c.dtype == DType::kI4H ? hadamard(k) : k, slot_N);
+        reference_side(k_again, c.dtype, pages.kv.k_strides, c.layout == KLayout::kBlocks, c.Z,
+                       turns_keys(c.dtype) ? hadamard(k) : k, slot_N);
     const std::vector<float> v_says =
-        reference_side(v_again, pages.kv.v_strides, false, c.Z, v, slot_N);
+        reference_side(v_again, c.dtype, pages.kv.v_strides, false, c.Z, v, slot_N);
     kv_write(plain.kv, Tensor::of(std::span<const float>(k_says), k.shape()),
              Tensor::of(std::span<const float>(v_says), v.shape()), slot_N);
     first.assign(2, c.first);
@@ -298,7 +322,7 @@ struct Both {
 
 std::vector<Case> cases() {
   std::vector<Case> out;
-  for (const DType dtype : {DType::kI4, DType::kI4H}) {
+  for (const DType dtype : {DType::kI4, DType::kI4H, DType::kI8H}) {
     for (const std::int64_t Z : {1, 5, 16, 48, 64, 320}) {
       for (const std::int64_t K : {64, 20, 80}) {
         for (const std::int64_t first : {0, 16, 37}) {
@@ -322,7 +346,7 @@ bool same_bits(const Tensor& a, const Tensor& b) {
          std::memcmp(a.data<float>(), b.data<float>(), static_cast<std::size_t>(a.bytes())) == 0;
 }
 
-TEST(KvFormatTest, PAG_17_attention_gives_the_bits_of_f32_pages_that_hold_what_i4_says) {
+TEST(KvFormatTest, PAG_17_attention_gives_the_bits_of_f32_pages_that_hold_what_they_say) {
   const std::vector<std::int32_t> starts = {0, 40, 41};
   const Tensor start_J = Tensor::of(std::span<const std::int32_t>(starts), {3});
   AttentionSpec spec;
@@ -330,7 +354,7 @@ TEST(KvFormatTest, PAG_17_attention_gives_the_bits_of_f32_pages_that_hold_what_i
   spec.window_right = 0;
   for (const Case& c : cases()) {
     const Both both(c);
-    const Tensor q = random({41, 4, c.K}, 7), turned = c.dtype == DType::kI4H ? hadamard(q) : q;
+    const Tensor q = random({41, 4, c.K}, 7), turned = turns_keys(c.dtype) ? hadamard(q) : q;
     const AttentionResult got = attention(q, start_J, both.view(both.pages), spec),
                           expected = attention(turned, start_J, both.view(both.plain), spec);
     EXPECT_TRUE(same_bits(got.out_NHU, expected.out_NHU)) << name_of(c);
@@ -358,7 +382,7 @@ TEST(KvFormatTest, PAG_17_queries_have_the_gradients_of_f32_pages_and_pages_have
   for (const Case& c : cases()) {
     if (c.Z == 1 || c.Z == 320) continue;
     const Both both(c);
-    const bool turn = c.dtype == DType::kI4H;
+    const bool turn = turns_keys(c.dtype);
     const Tensor q = random({41, 4, c.K}, 8), dout = random({41, 4, c.U}, 9);
     const KvView view = both.view(both.pages), plain = both.view(both.plain);
     const AttentionResult result = attention(q, start_J, view, spec);

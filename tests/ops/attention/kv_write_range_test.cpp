@@ -77,7 +77,7 @@ TEST(KvWriteRange, PagesThatContradictThemselves) {
   EXPECT_THAT(
       [&] { kv_write(wrong, x_NGK, x_NGK, slots({0})); },
       testing::ThrowsMessage<ArgumentError>(
-          "pages are f32; kv_write stores f64, f32, bf16, f16, i4, i4h, and i8 with scales"));
+          "pages are f32; kv_write stores f64, f32, bf16, f16, i4, i4h, i8h, and i8 with scales"));
 }
 
 }  // namespace
