@@ -21,6 +21,8 @@ namespace quire::cache {
 namespace {
 
 using test::feed;
+using test::feed_in;
+using test::hold;
 using test::layer_of;
 using test::message_of;
 using test::part;
@@ -128,7 +130,7 @@ TEST(ContiguousCache, stores_f32_without_a_change_so_that_attention_gives_the_sa
 }
 
 TEST(ContiguousCache, steps_of_any_size_and_threads_give_the_same_bits) {
-  const std::vector<LayerSpec> layers = {layer_of(4, 2, 32, 32)};
+  const std::vector<LayerSpec> layers = {layer_of(4, 2, 16, 32)};
   for (const DType kv : kStored) {
     Rng rng(3);
     const Step all = random_step(rng, layers, 300);
@@ -137,11 +139,7 @@ TEST(ContiguousCache, steps_of_any_size_and_threads_give_the_same_bits) {
       set_threads(threads);
       for (const std::int64_t step : {300, 64, 7, 1}) {
         ContiguousCache cache(layers, 300, kv);
-        std::vector<float> out;
-        for (std::int64_t at = 0; at < 300; at += step) {
-          for (const float x : feed(cache, part(all, at, std::min<std::int64_t>(at + step, 300))))
-            out.push_back(x);
-        }
+        const std::vector<float> out = feed_in(cache, all, step);
         if (expected.empty()) expected = out;
         EXPECT_TRUE(same_bits(out, expected)) << to_string(kv) << ", steps of " << step;
       }
@@ -188,11 +186,11 @@ TEST(ContiguousCache, truncate_and_go_on_is_as_if_never_read) {
     for (const std::int64_t length : {70, 64, 17, 16, 15, 1, 0}) {
       cache.truncate(0);
       fresh.truncate(0);
-      feed(cache, kept);
-      feed(cache, other);
+      hold(cache, kept);
+      hold(cache, other);
       cache.truncate(length);
       EXPECT_EQ(cache.length(), length);
-      if (length > 0) feed(fresh, part(kept, 0, length));
+      if (length > 0) hold(fresh, part(kept, 0, length));
       EXPECT_TRUE(same_bits(feed(cache, next), feed(fresh, next)))
           << to_string(kv) << " at " << length;
       EXPECT_EQ(cache.length(), length + 20);
@@ -351,7 +349,7 @@ TEST(ContiguousCache, append_never_moves_what_is_there) {
   std::vector<KvView> before;
   for (std::int64_t i = 0; i < 3; ++i) before.push_back(cache.view(i));
   Rng rng(12);
-  for (int round = 0; round < 20; ++round) feed(cache, random_step(rng, layers, 250));
+  for (int round = 0; round < 20; ++round) hold(cache, random_step(rng, layers, 250));
   for (std::int64_t i = 0; i < 3; ++i) {
     const KvView now = cache.view(i);
     EXPECT_EQ(now.k_pages, before[static_cast<std::size_t>(i)].k_pages);

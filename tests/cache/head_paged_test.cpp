@@ -14,6 +14,7 @@ namespace quire::cache {
 namespace {
 
 using test::feed;
+using test::feed_in;
 using test::layer_of;
 using test::message_of;
 using test::part;
@@ -26,7 +27,7 @@ using testing::HasSubstr;
 constexpr DType kStored[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kI4, DType::kI4H};
 using Indices = std::vector<std::int64_t>;
 
-std::vector<LayerSpec> some_layers() { return {layer_of(4, 2, 36, 20), layer_of(3, 3, 36, 20)}; }
+std::vector<LayerSpec> some_layers() { return {layer_of(4, 2, 20, 12), layer_of(3, 3, 20, 12)}; }
 
 std::shared_ptr<HeadPagedPool> pool_of(const std::vector<LayerSpec>& layers, std::int64_t budget,
                                        std::int64_t page = 16, DType kv = DType::kF32) {
@@ -36,14 +37,6 @@ std::shared_ptr<HeadPagedPool> pool_of(const std::vector<LayerSpec>& layers, std
   spec.budget_tokens = budget;
   spec.page_tokens = page;
   return std::make_shared<HeadPagedPool>(spec);
-}
-
-std::vector<float> feed_in(KvCache& cache, const Step& all, std::int64_t chunk) {
-  std::vector<float> out;
-  for (std::int64_t at = 0; at < all.N(); at += chunk)
-    for (const float x : feed(cache, part(all, at, std::min(all.N(), at + chunk))))
-      out.push_back(x);
-  return out;
 }
 
 TEST(HeadPagedCache, I7_gives_the_bits_of_the_contiguous_cache_while_nothing_is_left_out) {
@@ -87,7 +80,7 @@ std::vector<float> expected_after(const std::vector<LayerSpec>& layers, DType kv
       std::vector<Step> tokens;
       for (const std::int64_t n : kept[l][static_cast<std::size_t>(g)])
         tokens.push_back(token(all, n));
-      if (!tokens.empty()) feed(alone, test::joined(tokens));
+      if (!tokens.empty()) test::hold(alone, test::joined(tokens));
       for (const float x : feed(alone, token(next, next.N() - 1))) out.push_back(x);
     }
   }
@@ -101,7 +94,7 @@ TEST(HeadPagedCache, PAG_03_each_head_answers_from_what_it_kept) {
       Rng rng(2);
       const Step all = random_step(rng, layers, 200), next = random_step(rng, layers, 1);
       HeadPagedCache cache(pool_of(layers, 250, page, kv), 300);
-      feed(cache, all);
+      test::hold(cache, all);
       std::vector<std::vector<Indices>> kept;
       for (std::size_t l = 0; l < layers.size(); ++l) {
         kept.emplace_back();

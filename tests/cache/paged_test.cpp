@@ -16,6 +16,10 @@ namespace quire::cache {
 namespace {
 
 using test::feed;
+using test::feed_in;
+using test::hold;
+using test::Ids;
+using test::ids_of;
 using test::layer_of;
 using test::message_of;
 using test::part;
@@ -28,9 +32,8 @@ using testing::HasSubstr;
 
 constexpr DType kStored[] = {DType::kF32, DType::kF16, DType::kBF16,
                              DType::kI8,  DType::kI4,  DType::kI4H};
-using Ids = std::vector<std::int32_t>;
 
-std::vector<LayerSpec> some_layers() { return {layer_of(4, 2, 32, 32), layer_of(3, 1, 20, 12)}; }
+std::vector<LayerSpec> some_layers() { return {layer_of(4, 2, 16, 32), layer_of(3, 1, 20, 12)}; }
 
 std::shared_ptr<PagedPool> pool_of(const std::vector<LayerSpec>& layers, std::int64_t budget,
                                    std::int64_t page = 16, DType kv = DType::kF32) {
@@ -43,26 +46,8 @@ std::shared_ptr<PagedPool> pool_of(const std::vector<LayerSpec>& layers, std::in
   return std::make_shared<PagedPool>(spec);
 }
 
-Ids ids_of(std::int64_t count, std::int32_t first = 0) {
-  Ids ids(static_cast<std::size_t>(count));
-  std::iota(ids.begin(), ids.end(), first);
-  return ids;
-}
-
 Ids cut(const Ids& ids, std::int64_t begin, std::int64_t end) {
   return {ids.begin() + begin, ids.begin() + end};
-}
-
-/// Everything the cache answers when the step is fed `chunk` tokens at a time.
-std::vector<float> feed_in(KvCache& cache, const Step& all, std::int64_t chunk,
-                           const Ids& ids = {}) {
-  std::vector<float> out;
-  for (std::int64_t at = 0; at < all.N(); at += chunk) {
-    const std::int64_t end = std::min(all.N(), at + chunk);
-    const Ids told = ids.empty() ? ids : cut(ids, at, end);
-    for (const float x : feed(cache, part(all, at, end), told)) out.push_back(x);
-  }
-  return out;
 }
 
 TEST(PagedCache, I7_gives_the_bits_of_the_contiguous_cache_for_pages_chunks_and_threads) {
@@ -74,9 +59,9 @@ TEST(PagedCache, I7_gives_the_bits_of_the_contiguous_cache_for_pages_chunks_and_
       ContiguousCache plain(layers, 300, kv);
       const std::vector<float> expected = feed_in(plain, all, chunk);
       for (const std::int64_t page : {1, 5, 16, 48, 64, 256, 512}) {
-        if (chunk < 64 && page != 1 && page != 64) continue;
+        if (chunk != 300 && page != 1 && page != 64) continue;
         for (const int threads : {1, 2}) {
-          if (threads == 1 && page != 64) continue;
+          if (threads == 1 && (page != 64 || chunk == 64)) continue;
           set_threads(threads);
           PagedCache cache(pool_of(layers, 300, page, kv), 300);
           EXPECT_TRUE(same_bits(feed_in(cache, all, chunk), expected))
@@ -99,7 +84,7 @@ TEST(PagedCache, PAG_03_pages_that_others_wrote_before_leave_no_trace) {
         for (Tensor& x : *side)
           std::fill_n(x.mutable_data<float>(), x.elements(),
                       std::numeric_limits<float>::quiet_NaN());
-      feed(before, poison);
+      hold(before, poison);
     }
     const Step all = random_step(rng, layers, 301);
     ContiguousCache plain(layers, 320, kv);
@@ -111,23 +96,23 @@ TEST(PagedCache, PAG_03_pages_that_others_wrote_before_leave_no_trace) {
 TEST(PagedCache, INF_04_K3_B14_after_a_fork_neither_side_sees_what_the_other_writes) {
   const std::vector<LayerSpec> layers = some_layers();
   for (const DType kv : kStored) {
-    for (const std::int64_t length : {1, 15, 16, 17, 100}) {
+    for (const std::int64_t length : {1, 16, 17, 100}) {
       Rng rng(3);
-      const Step first = random_step(rng, layers, length), a = random_step(rng, layers, 40),
-                 b = random_step(rng, layers, 40);
+      const Step first = random_step(rng, layers, length), a = random_step(rng, layers, 20),
+                 b = random_step(rng, layers, 20);
       const auto pool = pool_of(layers, 400, 16, kv);
       PagedCache left(pool, 200);
-      feed(left, first);
+      hold(left, first);
       const auto right = left.fork();
       EXPECT_EQ(right->length(), length);
       std::vector<float> of_left, of_right;
-      for (std::int64_t n = 0; n < 40; ++n) {  // in turns
+      for (std::int64_t n = 0; n < 20; ++n) {  // in turns
         for (const float x : feed(left, part(a, n, n + 1))) of_left.push_back(x);
         for (const float x : feed(*right, part(b, n, n + 1))) of_right.push_back(x);
       }
       for (const auto& [own, got] : {std::pair(&a, &of_left), std::pair(&b, &of_right)}) {
         ContiguousCache alone(layers, 200, kv);
-        feed(alone, first);
+        hold(alone, first);
         EXPECT_TRUE(same_bits(*got, feed_in(alone, *own, 1))) << to_string(kv) << " " << length;
       }
       EXPECT_EQ(pool->counts().shared, length / 16);
@@ -243,19 +228,19 @@ TEST(PagedCache, truncate_and_go_on_is_as_if_never_read) {
     const Step kept = random_step(rng, layers, 70), other = random_step(rng, layers, 50),
                next = random_step(rng, layers, 20);
     const auto pool = pool_of(layers, 640, 16, kv);
-    for (const std::int64_t length : {70, 64, 17, 16, 15, 1, 0}) {
+    for (const std::int64_t length : {64, 17, 16, 0}) {
       PagedCache cache(pool, 140);
       ContiguousCache fresh(layers, 140, kv);
-      feed(cache, kept, ids_of(70));
+      hold(cache, kept, ids_of(70));
       const auto witness = cache.fork();  // its pages must not change
-      feed(cache, other, ids_of(50, 1000));
+      hold(cache, other, ids_of(50, 1000));
       cache.truncate(length);
       EXPECT_EQ(cache.length(), length);
-      if (length > 0) feed(fresh, part(kept, 0, length));
+      if (length > 0) hold(fresh, part(kept, 0, length));
       EXPECT_TRUE(same_bits(feed(cache, next, ids_of(20, 500)), feed(fresh, next)))
           << to_string(kv) << " at " << length;
       ContiguousCache plain(layers, 140, kv);
-      feed(plain, kept);
+      hold(plain, kept);
       EXPECT_TRUE(same_bits(feed(*witness, next), feed(plain, next))) << length;
     }
     EXPECT_EQ(pool->counts().held, 0);
@@ -287,7 +272,7 @@ TEST(PagedCache, an_unfinished_step_is_replaced) {
     PagedCache cache(pool_of(layers, 100, 16, kv), 100);
     ContiguousCache fresh(layers, 100, kv);
     EXPECT_TRUE(same_bits(feed(cache, first), feed(fresh, first)));
-    Tensor k = Tensor::empty({40, 2, 32}, DType::kF32), v = Tensor::empty({40, 2, 32}, DType::kF32);
+    Tensor k = Tensor::empty({40, 2, 16}, DType::kF32), v = Tensor::empty({40, 2, 32}, DType::kF32);
     for (Tensor* x : {&k, &v})
       std::fill_n(x->mutable_data<float>(), x->elements(), std::numeric_limits<float>::quiet_NaN());
     cache.begin_step(ids_of(40));
@@ -373,16 +358,16 @@ Family family(const std::shared_ptr<PagedPool>& pool, const std::vector<LayerSpe
               std::int64_t common, const std::vector<std::int64_t>& tails, DType kv, Rng& rng) {
   const Step document = random_step(rng, layers, common);
   PagedCache base(pool, 2000);
-  if (common > 0) feed(base, document);
+  if (common > 0) hold(base, document);
   Family out;
   for (const std::int64_t tail : tails) {
     out.forks.push_back(base.fork_paged());
     out.alone.push_back(std::make_unique<ContiguousCache>(layers, 2000, kv));
-    if (common > 0) feed(*out.alone.back(), document);
+    if (common > 0) hold(*out.alone.back(), document);
     if (tail == 0) continue;
     const Step own = random_step(rng, layers, tail);
-    feed(*out.forks.back(), own);
-    feed(*out.alone.back(), own);
+    hold(*out.forks.back(), own);
+    hold(*out.alone.back(), own);
   }
   return out;
 }

@@ -2,7 +2,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <numeric>
 #include <thread>
 
 #include "quire/base/thread_pool.h"
@@ -17,7 +16,11 @@ namespace quire::cache {
 namespace {
 
 using test::feed;
+using test::feed_in;
 using test::Folder;
+using test::hold;
+using test::Ids;
+using test::ids_of;
 using test::layer_of;
 using test::limited;
 using test::limited_pool;
@@ -30,28 +33,9 @@ using test::Step;
 using testing::AllOf;
 using testing::HasSubstr;
 
-using Ids = std::vector<std::int32_t>;
-
 std::vector<LayerSpec> some_layers() {
-  return {layer_of(4, 2, 32, 32), layer_of(2, 2, 20, 12), layer_of(4, 2, 32, 32),
-          layer_of(6, 2, 16, 48), layer_of(4, 2, 32, 32)};
-}
-
-Ids ids_of(std::int64_t count, std::int32_t first = 0) {
-  Ids ids(static_cast<std::size_t>(count));
-  std::iota(ids.begin(), ids.end(), first);
-  return ids;
-}
-
-std::vector<float> feed_in(KvCache& cache, const Step& all, std::int64_t chunk,
-                           const Ids& ids = {}) {
-  std::vector<float> out;
-  for (std::int64_t at = 0; at < all.N(); at += chunk) {
-    const std::int64_t end = std::min(all.N(), at + chunk);
-    const Ids told = ids.empty() ? ids : Ids(ids.begin() + at, ids.begin() + end);
-    for (const float x : feed(cache, part(all, at, end), told)) out.push_back(x);
-  }
-  return out;
+  return {layer_of(2, 2, 32, 32), layer_of(2, 2, 20, 12), layer_of(2, 2, 32, 32),
+          layer_of(4, 2, 16, 48), layer_of(2, 2, 32, 32)};
 }
 
 std::vector<float> expected_of(const std::vector<LayerSpec>& layers, DType kv, const Step& all,
@@ -70,7 +54,7 @@ TEST(PagedTier, I7_a_limited_cache_gives_the_bits_of_the_contiguous_one) {
       const std::vector<float> expected = expected_of(layers, kv, all, chunk);
       for (const std::int64_t page : {1, 5, 16, 64}) {
         if (chunk < 64 && page != 64) continue;
-        if (chunk == 1 && (kv == DType::kF32 || kv == DType::kBF16)) continue;
+        if (chunk < 300 && (kv == DType::kF32 || kv == DType::kBF16)) continue;
         for (const int threads : {1, 2}) {
           if (threads == 1 && page != 64) continue;
           set_threads(threads);
@@ -138,7 +122,7 @@ TEST(PagedTier, PAG_21_sixteen_answers_from_one_document_under_a_limit) {
   const Step document = random_step(rng, layers, 600);
   const auto pool = limited_pool(layers, 600 + 16 * 64, folder.path(), 64, DType::kF16);
   PagedCache read(pool, 1000);
-  feed_in(read, document, 128, ids_of(600));
+  hold(read, document, ids_of(600));
   std::vector<std::unique_ptr<PagedCache>> forks;
   std::vector<PagedCache*> sequences;
   std::vector<std::unique_ptr<ContiguousCache>> alone;
@@ -146,7 +130,7 @@ TEST(PagedTier, PAG_21_sixteen_answers_from_one_document_under_a_limit) {
     forks.push_back(read.fork_paged());
     sequences.push_back(forks.back().get());
     alone.push_back(std::make_unique<ContiguousCache>(layers, 1000, DType::kF16));
-    feed(*alone.back(), document);
+    hold(*alone.back(), document);
   }
   for (int step = 0; step < 3; ++step) {
     std::vector<Step> parts;

@@ -1,7 +1,9 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -104,6 +106,39 @@ inline std::vector<float> feed(KvCache& cache, const Step& step,
   std::vector<float> out;
   for (const Tensor& o : feed_layers(cache, step, ids))
     out.insert(out.end(), o.data<float>(), o.data<float>() + o.elements());
+  return out;
+}
+
+/// Gives the cache keys and values alone: what is there already when a test begins.
+inline void hold(KvCache& cache, const Step& step, const std::vector<std::int32_t>& ids = {}) {
+  cache.begin_step(ids);
+  for (std::size_t i = 0; i < step.k.size(); ++i)
+    cache.append(static_cast<std::int64_t>(i), step.k[i], step.v[i]);
+  cache.advance(step.N());
+}
+
+using Ids = std::vector<std::int32_t>;
+
+inline Ids ids_of(std::int64_t count, std::int32_t first = 0) {
+  Ids ids(static_cast<std::size_t>(count));
+  std::iota(ids.begin(), ids.end(), first);
+  return ids;
+}
+
+/// Everything the cache answers when it is fed `chunk` tokens at a time. Small chunks come at both
+/// ends, where pages begin and (with 300 tokens) where partial results of 256 keys meet; what lies
+/// between is fed at once: hundreds of steps would show nothing more.
+inline std::vector<float> feed_in(KvCache& cache, const Step& all, std::int64_t chunk,
+                                  const Ids& ids = {}) {
+  constexpr std::int64_t kEnds = 24;
+  std::vector<float> out;
+  for (std::int64_t at = 0; at < all.N();) {
+    const bool between = at >= kEnds && at + 4 * chunk <= all.N() - 2 * kEnds;
+    const std::int64_t end = between ? all.N() - 2 * kEnds : std::min(all.N(), at + chunk);
+    const Ids told = ids.empty() ? ids : Ids(ids.begin() + at, ids.begin() + end);
+    for (const float x : feed(cache, part(all, at, end), told)) out.push_back(x);
+    at = end;
+  }
   return out;
 }
 
