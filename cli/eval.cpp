@@ -24,6 +24,7 @@
 #include "quire/eval/compare.h"
 #include "quire/eval/fidelity.h"
 #include "quire/eval/reading.h"
+#include "quire/eval/shared_reading.h"
 #include "quire/eval/tasks.h"
 #include "quire/io/safetensors.h"
 
@@ -188,32 +189,65 @@ void write_text(const std::string& path, const std::string& text) {
   file_ops().write_whole(path, {&bytes, 1});
 }
 
+std::string labels(std::span<const eval::Candidate> candidates) {
+  std::string out;
+  for (const eval::Candidate& candidate : candidates)
+    out += (out.empty() ? "" : ", ") + label(candidate);
+  return out;
+}
+
+/// Levels A and B of a few candidates. False when it was stopped.
+bool measure_together(const EvalArguments& a, const model::Model& model,
+                      const eval::Reading& reading, const eval::SharedReading& shared,
+                      std::span<const eval::Candidate> candidates, DType kv,
+                      std::vector<eval::Comparison>& comparisons,
+                      std::vector<eval::Fidelity>& fidelities) {
+  std::vector<std::unique_ptr<cache::KvCache>> owned;
+  std::vector<cache::KvCache*> caches;
+  for (const eval::Candidate& candidate : candidates) {
+    owned.push_back(
+        with_progress(a, label(candidate) + ", document", reading.document,
+                      [&](const eval::Progress& show) { return shared.give(candidate, show); }));
+    if (!owned.back()) return false;
+    caches.push_back(owned.back().get());
+  }
+  auto compared = with_progress(
+      a, labels(candidates), reading.positions,
+      [&](const eval::Progress& show) { return eval::compare(model, reading, caches, show); });
+  if (!compared) return false;
+  for (eval::Comparison& one : *compared) comparisons.push_back(std::move(one));
+  const auto found = with_progress(
+      a, labels(candidates) + ", attention", reading.positions,
+      [&](const eval::Progress& show) { return eval::fidelity(reading, kv, caches, 8, show); });
+  if (!found) return false;
+  fidelities.insert(fidelities.end(), found->begin(), found->end());
+  return true;
+}
+
 /// Levels A and B. False when it was stopped.
 bool measure(const EvalArguments& a, const model::Model& model, const eval::Reading& reading,
              const Field& field, DType kv, EvalReport& report) {
   std::vector<eval::Comparison> comparisons;
-  const std::int64_t total = reading.document + reading.positions;
-  for (const eval::Candidate& candidate : field.candidates) {
-    auto one = with_progress(a, label(candidate), total, [&](const eval::Progress& show) {
-      return eval::compare(model, reading, candidate, show);
-    });
-    if (!one) return false;
-    comparisons.push_back(std::move(*one));
+  std::vector<eval::Fidelity> fidelities;
+  const auto candidates = std::span(field.candidates);
+  eval::SharedReading shared(*reading.recording, candidates, reading.document + reading.positions);
+  const bool read = with_progress(
+      a, "what policies observe", reading.document,
+      [&](const eval::Progress& show) { return shared.read(reading.document, 0, show); });
+  if (!read) return false;
+  for (std::size_t first = 0; first < candidates.size(); first += eval::kTogether) {
+    const std::size_t count = std::min(eval::kTogether, candidates.size() - first);
+    if (!measure_together(a, model, reading, shared, candidates.subspan(first, count), kv,
+                          comparisons, fidelities))
+      return false;
   }
   const std::vector<std::size_t> far = eval::far_positions(comparisons[field.window]);
   const eval::BootstrapSpec bootstrap{2000, 0.95, a.seed};
   std::vector<eval::Row> rows;
   for (std::size_t i = 0; i < field.rows; ++i) {
-    const eval::Candidate& candidate = field.candidates[i];
-    const auto fidelity =
-        with_progress(a, label(candidate) + ", attention", total, [&](const eval::Progress& show) {
-          return eval::fidelity(reading, kv, candidate, 8, show);
-        });
-    if (!fidelity) return false;
-    rows.push_back(eval::summarise(candidate, comparisons[i], far, bootstrap));
-    const double mass =
-        fidelity->mass_mean == fidelity->mass_mean ? fidelity->mass_mean : comparisons[i].mass;
-    report.rows.push_back({rows.back(), *fidelity, mass});
+    rows.push_back(eval::summarise(field.candidates[i], comparisons[i], far, bootstrap));
+    const double seen = fidelities[i].mass_mean;
+    report.rows.push_back({rows.back(), fidelities[i], seen == seen ? seen : comparisons[i].mass});
   }
   comparisons.resize(field.rows);
   report.differences = differences(rows, comparisons, bootstrap);
@@ -238,18 +272,26 @@ bool run_tasks(const EvalArguments& a, const Plan& plan, const model::Model& mod
   return true;
 }
 
-void check_memory(const model::ModelFile& file, const model::Model& model, std::int64_t tokens,
-                  std::int64_t queries, DType kv) {
+void check_memory(const model::ModelFile& file, const model::Model& model, const Plan& asked,
+                  const Field& field, std::int64_t tokens, std::int64_t queries, DType kv) {
   const model::MemoryPlan plan = file.plan(tokens, kv);
   const auto layers = model.paged_spec(kv).layers;
-  // The full cache, one that is measured, and a third that it is compared with.
-  const std::int64_t needed =
-      plan.cache * 3 + plan.work + eval::recording_bytes(layers, tokens, queries);
-  if (plan.available <= 0 || needed <= plan.available) return;
+  const auto caches = [&](std::size_t most) {
+    return static_cast<std::int64_t>(std::min(most, field.candidates.size()));
+  };
+  // The full cache, those that are measured together, what policies share, and a full one that all
+  // are compared with; and the same of a task.
+  const std::int64_t needed = plan.cache * (3 + caches(eval::kTogether)) + plan.work +
+                              eval::recording_bytes(layers, tokens, queries);
+  const std::int64_t task = asked.tasks.empty() ? 0
+                                                : plan.cache_per_token * asked.task.tokens *
+                                                      (3 + caches(eval::kAskedTogether));
+  const std::int64_t most = std::max(needed, plan.cache + task + plan.work);
+  if (plan.available <= 0 || most <= plan.available) return;
   throw OutOfMemory(
       fmt::format("measuring {} tokens needs {}, and {} of memory are free; --tokens "
                   "takes fewer",
-                  grouped(tokens), bytes_text(needed), bytes_text(plan.available)));
+                  grouped(tokens), bytes_text(most), bytes_text(plan.available)));
 }
 
 void print_result(const EvalArguments& a, const EvalReport& report, DType kv) {
@@ -298,7 +340,7 @@ int evaluate(Arguments arguments) {
   const std::int64_t document = tokens - 1 - plan.positions;
   const Field field = make_field(*loaded.model, plan, document, kv);
   const std::int64_t queries_from = first_query(a, field, document);
-  check_memory(*file, *loaded.model, tokens, tokens - queries_from, kv);
+  check_memory(*file, *loaded.model, plan, field, tokens, tokens - queries_from, kv);
 
   const auto stopped = [] {
     note("quire: stopped; nothing was measured to the end");

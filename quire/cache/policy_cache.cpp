@@ -39,29 +39,48 @@ PolicyCache::~PolicyCache() = default;
 
 std::unique_ptr<PolicyCache> PolicyCache::with(std::unique_ptr<Policy> policy, Budget budget,
                                                Measure measure) const {
-  QUIRE_CHECK(impl_->context < 0,
-              "reading has ended; another policy can only begin where it has "
-              "not");
   std::vector<LayerSpec> layers;
   for (const PolicyLayer& layer : impl_->layers) layers.push_back(layer.spec);
   auto out = std::make_unique<PolicyCache>(std::move(layers), std::move(policy), budget,
                                            impl_->capacity, impl_->kv, measure);
-  const Observe observe = out->policy().observe();
-  for (std::size_t i = 0; i < impl_->layers.size(); ++i) {
-    const PolicyLayer& from = impl_->layers[i];
-    PolicyLayer& to = out->impl_->layers[i];
-    QUIRE_CHECK(from.length == impl_->length, "a cache is copied between steps only");
-    to.all->copy(*from.all, from.length);
-    to.length = from.length;
-    to.observer = from.observer.narrowed(observe);
-  }
-  out->impl_->length = impl_->length;
+  out->take_over(*this);
   return out;
+}
+
+void PolicyCache::take_over(const PolicyCache& other) {
+  const Impl& from = *other.impl_;
+  QUIRE_CHECK(from.context < 0,
+              "reading has ended; another policy can only begin where it has "
+              "not");
+  QUIRE_CHECK(impl_->length == 0 && impl_->context < 0, "a cache of ", impl_->length,
+              " tokens takes over what another has read; it must be empty");
+  QUIRE_CHECK(impl_->kv == from.kv && impl_->layers.size() == from.layers.size(), "a cache of ",
+              impl_->layers.size(), " layers of ", to_string(impl_->kv), " takes over ",
+              from.layers.size(), " layers of ", to_string(from.kv));
+  QUIRE_CHECK(from.length <= impl_->capacity, "a cache for ", impl_->capacity,
+              " tokens takes over ", from.length);
+  const Observe observe = impl_->policy->observe();
+  std::vector<QueryObserver> observers;
+  for (std::size_t i = 0; i < from.layers.size(); ++i) {
+    const LayerSpec &a = from.layers[i].spec, &b = impl_->layers[i].spec;
+    QUIRE_CHECK(a.H == b.H && a.G == b.G && a.K == b.K && a.U == b.U, "layer ", i,
+                " has other heads than that of the cache that has read");
+    QUIRE_CHECK(from.layers[i].length == from.length, "a cache is copied between steps only");
+    observers.push_back(from.layers[i].observer.narrowed(observe));
+  }
+  for (std::size_t i = 0; i < from.layers.size(); ++i) {
+    PolicyLayer& to = impl_->layers[i];
+    to.all->copy(*from.layers[i].all, from.length);
+    to.length = from.length;
+    to.observer = std::move(observers[i]);
+  }
+  impl_->length = from.length;
 }
 
 std::int64_t PolicyCache::length() const { return impl_->length; }
 std::int64_t PolicyCache::capacity() const { return impl_->capacity; }
 const Policy& PolicyCache::policy() const { return *impl_->policy; }
+DType PolicyCache::kv() const { return impl_->kv; }
 std::int64_t PolicyCache::context() const { return impl_->context; }
 std::int64_t PolicyCache::budget_tokens() const { return impl_->budget_tokens; }
 

@@ -44,6 +44,10 @@ class PolicyCache : public KvCache {
   /// that this one's does not (all_observing_policy), and as the constructor does.
   std::unique_ptr<PolicyCache> with(std::unique_ptr<Policy> policy, Budget budget,
                                     Measure measure = Measure::kNothing) const;
+  /// The same for a cache that exists: an empty one holds what `other` has read, as if it had read
+  /// it. Throws ArgumentError when this one is not empty, for other layers, another dtype or too
+  /// small a capacity, and as with().
+  void take_over(const PolicyCache& other);
 
   std::int64_t length() const override;
   std::int64_t capacity() const override;
@@ -62,6 +66,7 @@ class PolicyCache : public KvCache {
   std::int64_t bytes_per_token() const override;
 
   const Policy& policy() const;
+  DType kv() const;
   /// Tokens of the context; −1 while it is read.
   std::int64_t context() const;
   /// Tokens of the context that the policy may select; −1 while it is read.

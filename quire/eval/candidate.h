@@ -21,6 +21,12 @@ struct Candidate {
   MakeCache make;
 };
 
+/// Caches that are measured together, so that the model reads its weights, and the full cache its
+/// keys, once for all of them: what their memory is planned for.
+inline constexpr std::size_t kTogether = 4;
+/// Caches that are asked the questions of a task together: its documents are shorter.
+inline constexpr std::size_t kAskedTogether = 8;
+
 /// The first token of a document whose query the cache wants to see while it is read: all that do
 /// not judge keys by the attention they receive want none, and the document can be handed to them
 /// without computing any. Unknown kinds of cache see all.

@@ -5,6 +5,7 @@
 
 #include "quire/base/error.h"
 #include "quire/base/thread_pool.h"
+#include "quire/eval/lockstep.h"
 
 namespace quire::eval {
 namespace {
@@ -15,26 +16,57 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-/// Feeds the positions [begin, end) one by one; returns their logits and adds to the ledgers.
-Tensor step(const model::Model& model, const Reading& reading, std::int64_t begin, std::int64_t end,
-            cache::KvCache& cache, Comparison& out) {
-  std::vector<Tensor> rows;
+void take_report(const cache::KvCache& cache, Comparison& out) {
+  const cache::CacheReport report = cache.report();
+  out.bytes_read += static_cast<double>(report.bytes_read);
+  out.mass += report.mass;
+}
+
+/// Feeds the positions [begin, end) one by one to each cache by itself; adds to the ledgers.
+/// Returns the hidden states of each cache.
+std::vector<Tensor> step_alone(const model::Model& model, const Reading& reading,
+                               std::int64_t begin, std::int64_t end,
+                               std::span<cache::KvCache* const> caches, std::span<Comparison> out) {
+  std::vector<Tensor> hidden_CND;
+  for (std::size_t c = 0; c < caches.size(); ++c) {
+    Tensor hidden_ND = Tensor::empty({end - begin, model.config().D}, DType::kF32);
+    for (std::int64_t i = begin; i < end; ++i) {
+      const auto start = std::chrono::steady_clock::now();
+      const std::int32_t id = reading.ids[static_cast<std::size_t>(reading.document + i)];
+      const Tensor one_1D = model.forward({&id, 1}, *caches[c]);
+      static_cast<void>(model.logits(one_1D));  // a part of the time that a token takes
+      out[c].seconds += seconds_since(start);
+      take_report(*caches[c], out[c]);
+      std::copy_n(one_1D.data<float>(), one_1D.elements(),
+                  hidden_ND.mutable_data<float>() + (i - begin) * one_1D.elements());
+    }
+    out[c].timed += end - begin;
+    hidden_CND.push_back(hidden_ND);
+  }
+  return hidden_CND;
+}
+
+/// The same in lockstep, without times.
+std::vector<Tensor> step_together(const model::Model& model, const Reading& reading,
+                                  std::int64_t begin, std::int64_t end,
+                                  std::span<cache::KvCache* const> caches,
+                                  std::span<Comparison> out) {
+  Lockstep lockstep({caches.begin(), caches.end()});
+  const std::int64_t D = model.config().D;
+  std::vector<Tensor> hidden_CND;
+  for (std::size_t c = 0; c < caches.size(); ++c)
+    hidden_CND.push_back(Tensor::empty({end - begin, D}, DType::kF32));
   for (std::int64_t i = begin; i < end; ++i) {
-    const auto start = std::chrono::steady_clock::now();
-    const std::int32_t id = reading.ids[static_cast<std::size_t>(reading.document + i)];
-    rows.push_back(model.logits(model.forward({&id, 1}, cache)));
-    out.seconds += seconds_since(start);
-    const cache::CacheReport report = cache.report();
-    out.bytes_read += static_cast<double>(report.bytes_read);
-    out.mass += report.mass;
+    const std::vector<std::int32_t> ids(
+        caches.size(), reading.ids[static_cast<std::size_t>(reading.document + i)]);
+    const Tensor hidden_CD = model.forward(ids, lockstep);
+    for (std::size_t c = 0; c < caches.size(); ++c) {
+      std::copy_n(hidden_CD.data<float>() + static_cast<std::int64_t>(c) * D, D,
+                  hidden_CND[c].mutable_data<float>() + (i - begin) * D);
+      take_report(*caches[c], out[c]);
+    }
   }
-  const std::int64_t V = rows.front().size(1);
-  Tensor logits_NV = Tensor::empty({end - begin, V}, DType::kF32);
-  for (std::size_t n = 0; n < rows.size(); ++n) {
-    std::copy_n(rows[n].data<float>(), V,
-                logits_NV.mutable_data<float>() + static_cast<std::int64_t>(n) * V);
-  }
-  return logits_NV;
+  return hidden_CND;
 }
 
 /// Compares the positions first, first + 1, … with the full cache's logits.
@@ -58,30 +90,48 @@ void compare_rows(const Tensor& full_NV, const Tensor& other_NV, const Reading& 
 
 }  // namespace
 
+std::optional<std::vector<Comparison>> compare(const model::Model& model, const Reading& reading,
+                                               std::span<cache::KvCache* const> caches,
+                                               const Progress& progress) {
+  const std::int64_t n = reading.positions;
+  Comparison empty;
+  empty.mass = 0;
+  for (std::vector<double>* values : {&empty.kl, &empty.nll, &empty.nll_full})
+    values->resize(static_cast<std::size_t>(n));
+  empty.same_top.resize(static_cast<std::size_t>(n));
+  std::vector<Comparison> out(caches.size(), empty);
+  for (std::int64_t begin = 0; begin < n; begin += kSlice) {
+    const std::int64_t end = std::min(n, begin + kSlice);
+    const bool alone = begin == 0 || caches.size() == 1;
+    const auto& step = alone ? step_alone : step_together;
+    const std::vector<Tensor> hidden_CND = step(model, reading, begin, end, caches, out);
+    const Tensor full_NV = model.logits(reading.hidden_ND.slice(0, begin, end));
+    for (std::size_t c = 0; c < caches.size(); ++c)
+      compare_rows(full_NV, model.logits(hidden_CND[c]), reading, begin, out[c]);
+    if (progress && !progress(end)) return std::nullopt;
+  }
+  for (std::size_t c = 0; c < caches.size(); ++c) {
+    out[c].bytes_read /= static_cast<double>(n);
+    out[c].mass /= static_cast<double>(n);
+    out[c].bytes_stored = caches[c]->report().bytes_stored;
+    caches[c]->truncate(reading.document);
+  }
+  return out;
+}
+
 std::optional<Comparison> compare(const model::Model& model, const Reading& reading,
                                   const Candidate& candidate, const Progress& progress) {
-  const std::int64_t document = reading.document, n = reading.positions;
-  const auto cache = candidate.make(document, document + n);
+  const std::int64_t document = reading.document;
+  const auto cache = candidate.make(document, document + reading.positions);
   if (!replay(*reading.recording, document, *cache, first_query_wanted(*cache, document), 256,
               progress))
     return std::nullopt;
   cache->end_reading();
-  Comparison out;
-  out.mass = 0;
-  for (std::vector<double>* values : {&out.kl, &out.nll, &out.nll_full})
-    values->resize(static_cast<std::size_t>(n));
-  out.same_top.resize(static_cast<std::size_t>(n));
-  for (std::int64_t begin = 0; begin < n; begin += kSlice) {
-    const std::int64_t end = std::min(n, begin + kSlice);
-    const Tensor other_NV = step(model, reading, begin, end, *cache, out);
-    compare_rows(model.logits(reading.hidden_ND.slice(0, begin, end)), other_NV, reading, begin,
-                 out);
-    if (progress && !progress(document + end)) return std::nullopt;
-  }
-  out.bytes_read /= static_cast<double>(n);
-  out.mass /= static_cast<double>(n);
-  out.bytes_stored = cache->report().bytes_stored;
-  return out;
+  cache::KvCache* const caches[] = {cache.get()};
+  const Progress behind = [&](std::int64_t done) { return progress(document + done); };
+  auto out = compare(model, reading, caches, progress ? behind : Progress());
+  if (!out) return std::nullopt;
+  return std::move(out->front());
 }
 
 Row summarise(const Candidate& candidate, const Comparison& comparison,
@@ -108,7 +158,7 @@ Row summarise(const Candidate& candidate, const Comparison& comparison,
   row.dnll_interval = bootstrap_mean(dnll, bootstrap);
   row.dnll_far = mean(dnll_far);
   row.tok_s =
-      comparison.seconds > 0 ? static_cast<double>(comparison.kl.size()) / comparison.seconds : 0;
+      comparison.seconds > 0 ? static_cast<double>(comparison.timed) / comparison.seconds : 0;
   return row;
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "quire/eval/candidate.h"
@@ -17,7 +18,8 @@ struct Comparison {
   double bytes_read = 0;          // of a decode step, over all tiers: the mean of the positions
   std::int64_t bytes_stored = 0;  // in all tiers, after the last position
   double mass = 1;                // what the cache itself says of it: the mean of the positions
-  double seconds = 0;             // of the positions alone: forward and logits
+  double seconds = 0;             // of the first `timed` positions: forward and logits
+  std::int64_t timed = 0;
 };
 
 /// Gives the document of a reading to the cache, ends its reading, and feeds the tokens behind it
@@ -26,6 +28,13 @@ struct Comparison {
 /// positions; nothing is returned when it stopped.
 std::optional<Comparison> compare(const model::Model& model, const Reading& reading,
                                   const Candidate& candidate, const Progress& progress = {});
+
+/// The same for caches that have read the document already, and been told so: their first positions
+/// one cache after the other, which gives their speeds, then all in lockstep, which gives the same
+/// figures sooner. Each is left at the end of the document. `progress` counts positions.
+std::optional<std::vector<Comparison>> compare(const model::Model& model, const Reading& reading,
+                                               std::span<cache::KvCache* const> caches,
+                                               const Progress& progress = {});
 
 /// A line of the table: what docs/eval.md calls the figures of a cache.
 struct Row {

@@ -2,6 +2,8 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
+#include <vector>
 
 #include "quire/eval/candidate.h"
 #include "quire/eval/reading.h"
@@ -27,5 +29,13 @@ struct Fidelity {
 /// stopped.
 std::optional<Fidelity> fidelity(const Reading& reading, DType kv, const Candidate& candidate,
                                  std::int64_t mass_stride = 8, const Progress& progress = {});
+
+/// The same for caches that have read the document already, and been told so: what the full
+/// attention says is found out once for all. Each is left at the end of the document. `progress`
+/// counts positions.
+std::optional<std::vector<Fidelity>> fidelity(const Reading& reading, DType kv,
+                                              std::span<cache::KvCache* const> caches,
+                                              std::int64_t mass_stride = 8,
+                                              const Progress& progress = {});
 
 }  // namespace quire::eval

@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "quire/base/error.h"
+#include "quire/eval/lockstep.h"
+#include "quire/eval/shared_reading.h"
 #include "quire/tensor/rng.h"
 
 namespace quire::eval {
@@ -81,17 +83,31 @@ bool passes_at_once(const model::Model& model, const Question& question, cache::
   return passes(right, static_cast<std::int64_t>(question.answer.size()));
 }
 
-bool passes_one_by_one(const model::Model& model, const Question& question, cache::KvCache& cache) {
+/// Whether each cache passes; they take the question's tokens one by one, all in lockstep. `seen`
+/// is called behind each token; when it says false, there is no answer.
+std::optional<std::vector<bool>> pass_one_by_one(const model::Model& model,
+                                                 const Question& question,
+                                                 std::span<cache::KvCache* const> caches,
+                                                 const std::function<bool()>& seen) {
   const Ids ids = fed(question);
-  std::int64_t right = 0;
+  Lockstep lockstep({caches.begin(), caches.end()});
+  std::vector<std::int64_t> right(caches.size());
   for (std::size_t i = 0; i < ids.size(); ++i) {
-    const Tensor hidden_ND = model.forward({&ids[i], 1}, cache);
+    const Tensor hidden_CD = model.forward(Ids(caches.size(), ids[i]), lockstep);
+    if (!seen()) return std::nullopt;
     if (i + 1 < question.ask.size()) continue;
-    const Tensor logits_NV = model.logits(hidden_ND);
-    const std::int32_t said = likeliest(logits_NV.data<float>(), logits_NV.size(1));
-    right += said == question.answer[i + 1 - question.ask.size()] ? 1 : 0;
+    const Tensor logits_CV = model.logits(hidden_CD);
+    const std::int64_t V = logits_CV.size(1);
+    for (std::size_t c = 0; c < caches.size(); ++c) {
+      const std::int32_t said =
+          likeliest(logits_CV.data<float>() + static_cast<std::int64_t>(c) * V, V);
+      right[c] += said == question.answer[i + 1 - question.ask.size()] ? 1 : 0;
+    }
   }
-  return passes(right, static_cast<std::int64_t>(question.answer.size()));
+  std::vector<bool> out;
+  for (const std::int64_t tokens : right)
+    out.push_back(passes(tokens, static_cast<std::int64_t>(question.answer.size())));
+  return out;
 }
 
 std::int64_t longest_question(const Task& task) {
@@ -125,20 +141,21 @@ class Examiner {
     }
     recording_ = std::make_unique<RecordingCache>(model.paged_spec(kv).layers, longest + room_, kv,
                                                   queries_from);
+    shared_ = std::make_unique<SharedReading>(*recording_, candidates, longest + room_);
     for (const Candidate& candidate : candidates)
       scores_.push_back({task.name, candidate.cache, candidate.budget});
   }
 
   /// False when it was stopped.
   bool run() {
-    for (const TaskDocument& document : task_.documents) {
+    for (std::size_t i = 0; i < task_.documents.size(); ++i) {
+      const TaskDocument& document = task_.documents[i];
+      const std::int64_t next =
+          i + 1 < task_.documents.size() ? common(document, task_.documents[i + 1]) : 0;
       if (!read(document)) return false;
-      const std::vector<const Question*> counted = screen(document);
-      for (std::size_t i = 0; i < candidates_.size(); ++i) {
-        ask(document, counted, candidates_[i], scores_[i]);
-        work_ += static_cast<std::int64_t>(document.ids.size());
-        if (progress_ && !progress_(work_)) return false;
-      }
+      if (!ask(document, screen(document), next)) return false;
+      work_ += static_cast<std::int64_t>(document.ids.size() * candidates_.size());
+      if (progress_ && !progress_(work_)) return false;
     }
     return true;
   }
@@ -146,6 +163,12 @@ class Examiner {
   std::vector<TaskScore> scores() && { return std::move(scores_); }
 
  private:
+  static std::int64_t common(const TaskDocument& a, const TaskDocument& b) {
+    const std::size_t most = std::min(a.ids.size(), b.ids.size());
+    const auto end = a.ids.begin() + static_cast<std::ptrdiff_t>(most);
+    return std::mismatch(a.ids.begin(), end, b.ids.begin()).first - a.ids.begin();
+  }
+
   /// The recording then holds the document; what it shares with the one before is not read again.
   bool read(const TaskDocument& document) {
     const auto held = recording_->ids();
@@ -185,17 +208,37 @@ class Examiner {
     return counted;
   }
 
-  void ask(const TaskDocument& document, std::span<const Question* const> counted,
-           const Candidate& candidate, TaskScore& score) {
-    if (counted.empty()) return;
+  /// A few candidates at a time, so that their caches fit into memory together.
+  bool ask(const TaskDocument& document, std::span<const Question* const> counted,
+           std::int64_t next) {
     const auto tokens = static_cast<std::int64_t>(document.ids.size());
-    const auto cache = candidate.make(tokens, tokens + room_);
-    replay(*recording_, tokens, *cache, first_query_wanted(*cache, tokens));
-    cache->end_reading();
-    for (const Question* question : counted) {
-      score.passed += passes_one_by_one(model_, *question, *cache) ? 1 : 0;
-      cache->truncate(tokens);
+    if (counted.empty()) return true;
+    if (!shared_->read(tokens, next)) return false;
+    for (std::size_t first = 0; first < candidates_.size(); first += kAskedTogether) {
+      const std::size_t end = std::min(candidates_.size(), first + kAskedTogether);
+      std::vector<std::unique_ptr<cache::KvCache>> owned;
+      std::vector<cache::KvCache*> caches;
+      for (std::size_t i = first; i < end; ++i) {
+        owned.push_back(shared_->give(candidates_[i]));
+        caches.push_back(owned.back().get());
+      }
+      for (std::size_t q = 0; q < counted.size(); ++q) {
+        // The part of this document's work that is done.
+        const std::size_t all = candidates_.size() * counted.size();
+        const std::size_t done = first * counted.size() + q * (end - first);
+        const std::int64_t work =
+            work_ +
+            static_cast<std::int64_t>(document.ids.size() * candidates_.size() * done / all);
+        const auto passed = pass_one_by_one(model_, *counted[q], caches,
+                                            [&] { return !progress_ || progress_(work); });
+        if (!passed) return false;
+        for (std::size_t i = first; i < end; ++i) {
+          scores_[i].passed += (*passed)[i - first] ? 1 : 0;
+          caches[i - first]->truncate(tokens);
+        }
+      }
     }
+    return true;
   }
 
   std::vector<cache::LayerSpec> specs() const {
@@ -210,6 +253,7 @@ class Examiner {
   std::span<const Candidate> candidates_;
   const Progress& progress_;
   std::unique_ptr<RecordingCache> recording_;
+  std::unique_ptr<SharedReading> shared_;
   std::int64_t room_ = 0, work_ = 0;
   std::vector<TaskScore> scores_;
 };

@@ -466,6 +466,13 @@ TEST(PolicyCache, one_reading_serves_many_policies) {
   PolicyCache reader(layers, full_policy(), {}, 10, DType::kF32);
   EXPECT_THAT(message_of<ArgumentError>([&] { reader.with(make_policy("snapkv"), {}); }),
               testing::HasSubstr("more than the reading was observed for"));
+  PolicyCache bf16(layers, full_policy(), {}, 10, DType::kBF16),
+      fewer({layers[0]}, full_policy(), {}, 10, DType::kF32),
+      small(layers, full_policy(), {}, 2, DType::kF32);
+  Rng rng(11);
+  feed(reader, random_step(rng, layers, 3));
+  for (PolicyCache* cache : {&bf16, &fewer, &small, &reader})
+    EXPECT_THROW(cache->take_over(reader), ArgumentError);
   reader.end_reading();
   EXPECT_THAT(message_of<ArgumentError>([&] { reader.with(make_policy("full"), {}); }),
               testing::HasSubstr("reading has ended"));

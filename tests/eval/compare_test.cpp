@@ -87,6 +87,36 @@ TEST_F(Compared, RepeatsAndStops) {
                }).has_value());
 }
 
+TEST_F(Compared, SeveralInLockstepGiveWhatEachGivesAlone) {
+  const std::vector<Candidate> candidates{test::contiguous(*model),
+                                          test::policy(*model, "window", 20),
+                                          test::policy(*model, "oracle", 20)};
+  std::vector<std::unique_ptr<cache::KvCache>> owned;
+  std::vector<cache::KvCache*> caches;
+  for (const Candidate& candidate : candidates) {
+    owned.push_back(candidate.make(109, 149));
+    model->forward(std::span(ids).first(109), *owned.back());
+    owned.back()->end_reading();
+    caches.push_back(owned.back().get());
+  }
+  for (int round = 0; round < 2; ++round) {  // the second begins where the first ended
+    const auto together = *compare(*model, reading, caches);
+    ASSERT_EQ(together.size(), 3u);
+    for (std::size_t c = 0; c < 3; ++c) {
+      const Comparison alone = of(candidates[c]);
+      EXPECT_EQ(together[c].kl, alone.kl) << candidates[c].cache;
+      EXPECT_EQ(together[c].nll, alone.nll);
+      EXPECT_EQ(together[c].bytes_read, alone.bytes_read);
+      EXPECT_EQ(together[c].bytes_stored, alone.bytes_stored);
+      EXPECT_EQ(together[c].timed, 32);
+      EXPECT_EQ(alone.timed, 40);
+      EXPECT_EQ(caches[c]->length(), 109);
+    }
+  }
+  EXPECT_FALSE(
+      compare(*model, reading, caches, [](std::int64_t done) { return done < 40; }).has_value());
+}
+
 TEST(Summarise, ByHand) {
   Comparison c;
   c.kl = {0, 1, 2, 9};
@@ -96,6 +126,7 @@ TEST(Summarise, ByHand) {
   c.bytes_read = 12.5;
   c.bytes_stored = 70;
   c.seconds = 2;
+  c.timed = 4;
   const Row row = summarise({"mine", "5%", {}}, c, {1, 3});
   EXPECT_EQ(row.cache, "mine");
   EXPECT_EQ(row.budget, "5%");

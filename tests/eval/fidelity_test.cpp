@@ -85,6 +85,30 @@ TEST_F(Faithful, AnUnknownCacheHasNoMassButAnError) {
   EXPECT_TRUE(std::isnan(got.mass_worst_head));
 }
 
+TEST_F(Faithful, SeveralTogetherGiveWhatEachGivesAlone) {
+  const std::vector<Candidate> candidates{test::policy(*model, "window", 16),
+                                          test::contiguous(*model),
+                                          test::policy(*model, "oracle", 16)};
+  std::vector<std::unique_ptr<cache::KvCache>> owned;
+  std::vector<cache::KvCache*> caches;
+  for (const Candidate& candidate : candidates) {
+    owned.push_back(candidate.make(109, 149));
+    replay(*reading.recording, 109, *owned.back(), 109);
+    owned.back()->end_reading();
+    caches.push_back(owned.back().get());
+  }
+  const auto together = *fidelity(reading, DType::kF32, caches, 3);
+  ASSERT_EQ(together.size(), 3u);
+  for (std::size_t c = 0; c < 3; ++c) {
+    const Fidelity alone = of(candidates[c], 3);
+    EXPECT_EQ(together[c].error_mean, alone.error_mean) << candidates[c].cache;
+    EXPECT_EQ(together[c].error_p95, alone.error_p95);
+    EXPECT_EQ(together[c].mass_mean, alone.mass_mean);
+    EXPECT_EQ(together[c].mass_worst_head, alone.mass_worst_head);
+    EXPECT_EQ(caches[c]->length(), 109);
+  }
+}
+
 TEST_F(Faithful, StopsAndRefuses) {
   const Candidate full = test::contiguous(*model);
   EXPECT_THROW(fidelity(reading, DType::kF32, full, 0), ArgumentError);

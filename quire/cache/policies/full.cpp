@@ -24,11 +24,15 @@ class Full : public Policy {
 
 std::unique_ptr<Policy> full_policy() { return std::make_unique<Full>(Observe{}); }
 
+std::unique_ptr<Policy> observing_policy(const Observe& observe) {
+  return std::make_unique<Full>(observe);
+}
+
 std::unique_ptr<Policy> all_observing_policy() {
-  return std::make_unique<Full>(Observe{.reading_mass = true,
-                                        .window = SnapKvParameters{}.window,
-                                        .moments = true,
-                                        .moments_from = ExpectedAttentionParameters{}.sinks});
+  return observing_policy({.reading_mass = true,
+                           .window = SnapKvParameters{}.window,
+                           .moments = true,
+                           .moments_from = ExpectedAttentionParameters{}.sinks});
 }
 
 }  // namespace quire::cache

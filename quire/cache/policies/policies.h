@@ -74,6 +74,10 @@ struct ExpectedAttentionParameters {
 std::unique_ptr<Policy> expected_attention_policy(
     const ExpectedAttentionParameters& parameters = {});
 
+/// Keeps everything, and observes what others ask for: to read once for several of them
+/// (PolicyCache::with).
+std::unique_ptr<Policy> observing_policy(const Observe& observe);
+
 /// Keeps everything, and observes what any of the policies here asks for (with their defaults): to
 /// read once for all of them (PolicyCache::with).
 std::unique_ptr<Policy> all_observing_policy();
