@@ -1,7 +1,7 @@
 // The attention of one decode step over a long context: the tiered cache beside the full one, on
 // keys in topics (as documents have them) and on keys without any order.
 //
-//   bench_tiered [TOKENS…] [--heads H G K] [--budget N] [--share P] [--random] [--no-full]
+//   bench_tiered [TOKENS…] [--heads H G K] [--budget N] [--share P] [--steps N] [--random] [--no-full]
 //
 // Prints a line for each number of tokens: milliseconds for a step of each cache (the best of
 // several runs of queries that ask for different topics), bytes that it reads, the error of the
@@ -34,6 +34,7 @@ struct Options {
   std::int64_t H = 32, G = 8, K = 128;
   std::vector<std::int64_t> tokens;
   TieredSpec spec;
+  std::int64_t steps = 30;
   bool random = false, full = true;
 };
 
@@ -123,11 +124,12 @@ double error(const Tensor& a, const Tensor& b) {
 }
 
 void measure(const Options& o, std::int64_t tokens) {
-  constexpr std::int64_t kChunk = 4096, kSteps = 30;
+  constexpr std::int64_t kChunk = 4096;
+  const std::int64_t steps = o.steps;
   LayerSpec layer{o.H, o.G, o.K, o.K, {}};
   layer.attention.alignment = quire::Alignment::kBottomRight;
-  TieredCache tiered({layer}, o.spec, tokens + kSteps, quire::DType::kF16);
-  ContiguousCache full({layer}, tokens + kSteps, quire::DType::kF16);
+  TieredCache tiered({layer}, o.spec, tokens + steps, quire::DType::kF16);
+  ContiguousCache full({layer}, tokens + steps, quire::DType::kF16);
   Document document(o, tokens);
   for (std::int64_t at = 0; at < tokens; at += kChunk) {
     const std::int64_t N = std::min(kChunk, tokens - at);
@@ -143,15 +145,15 @@ void measure(const Options& o, std::int64_t tokens) {
   const double build = now() - start;
   std::vector<double> tiered_s, full_s;
   double off = 0, read = 0, mass = 0;
-  for (std::int64_t n = 0; n < kSteps; ++n) {
+  for (std::int64_t n = 0; n < steps; ++n) {
     const Tensor q = document.query(n), k = document.keys(tokens + n, 1), v = document.values(1);
     Tensor a, b;
     tiered_s.push_back(step(tiered, q, k, v, a));
-    read += static_cast<double>(tiered.report().bytes_read) / kSteps;
-    mass += tiered.report().mass / kSteps;
+    read += static_cast<double>(tiered.report().bytes_read) / static_cast<double>(steps);
+    mass += tiered.report().mass / static_cast<double>(steps);
     if (!o.full) continue;
     full_s.push_back(step(full, q, k, v, b));
-    off += error(a, b) / kSteps;
+    off += error(a, b) / static_cast<double>(steps);
   }
   const double full_ms = o.full ? 1e3 * median(full_s) : 0, tiered_ms = 1e3 * median(tiered_s);
   const auto all = static_cast<double>(tokens * tiered.bytes_per_token());
@@ -181,6 +183,8 @@ Options parse(int argc, char** argv) {
       o.spec.opened = next();
     } else if (word == "--two-levels") {
       o.spec.two_levels_from = next();
+    } else if (word == "--steps") {
+      o.steps = std::max<std::int64_t>(1, next());
     } else if (word == "--random") {
       o.random = true;
     } else if (word == "--no-full") {
