@@ -1,6 +1,6 @@
-// A layer reads a long context exactly, builds an index, moves the context away, and attends to what
-// each query finds there and to an estimate of the rest. What search() finds is compared with brute
-// force, the output with plain SelfAttention.
+// A layer reads a long context exactly, builds an index, moves the context away, and attends to
+// what each query finds there and to an estimate of the rest. What search() finds is compared with
+// brute force, the output with plain SelfAttention.
 #include "quire/nn/heterogeneous.h"
 
 #include <algorithm>

@@ -1,7 +1,8 @@
 // The attention of one decode step over a long context: the tiered cache beside the full one, on
 // keys in topics (as documents have them) and on keys without any order.
 //
-//   bench_tiered [TOKENS…] [--heads H G K] [--budget N] [--share P] [--steps N] [--random] [--no-full]
+//   bench_tiered [TOKENS…] [--heads H G K] [--budget N | --share P] [--opened N]
+//                [--two-levels N] [--steps N] [--random] [--no-full]
 //
 // Prints a line for each number of tokens: milliseconds for a step of each cache (the best of
 // several runs of queries that ask for different topics), bytes that it reads, the error of the

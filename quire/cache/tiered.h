@@ -24,6 +24,7 @@ struct SearchBudget {
   std::int64_t max_tokens = INT64_MAX;
 };
 
+/// Zones, index and budget of a TieredCache.
 struct TieredSpec {
   SearchBudget budget = {.read = 0.25};
   std::int64_t sinks = 16;     // a multiple of 16
@@ -65,6 +66,7 @@ struct FoundTokens {
                               // heads of the group, whose attention adds up to 1 each
 };
 
+/// What search() found.
 struct SearchResult {
   std::vector<FoundTokens> heads_G;
   std::vector<double>
