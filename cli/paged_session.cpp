@@ -53,8 +53,7 @@ void add_cache_choice(Options& options, CacheChoice& choice) {
   options.choice("--cache", choice.kind, cache_kinds(), "What the cache keeps [full]");
   options.tokens_or_share("--budget", choice.budget, choice.budget_share, choice.budget_form,
                           {1, kMostTokens},
-                          "Tokens of all pages (paged), or of the documents that are attended to; "
-                          "tiered: also mass:P, read:P");
+                          "Tokens of all pages, or attended to; or mass:P, read:P");
   add_memory_choice(options, choice.memory);
   options.text("--save-cache", "F", choice.save, "Save what the documents left in the cache");
   options.text("--load-cache", "F", choice.load,
