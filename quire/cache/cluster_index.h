@@ -40,10 +40,9 @@ class ClusterIndex {
   /// The same as one page: cluster m in slot m.
   KvView all_clusters() const;
   KvView supers() const;
-  /// The biases of those views, [clusters, G] and [pages, G]; what is changed for a while is put
-  /// back by the caller.
-  std::span<float> bias() { return bias_; }
-  std::span<float> super_bias() { return super_bias_; }
+  /// The biases of those views, [clusters, G] and [pages, G].
+  std::span<const float> bias() const { return bias_; }
+  std::span<const float> super_bias() const { return super_bias_; }
 
   /// The tokens of a cluster, ascending.
   std::span<const std::int32_t> members(std::int64_t g, std::int64_t m) const {

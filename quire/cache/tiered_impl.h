@@ -13,6 +13,7 @@
 #include "quire/cache/tiered.h"
 #include "quire/cache/token_rows.h"
 #include "quire/ops/attention/attention.h"
+#include "quire/ops/search/listed_attention.h"
 
 namespace quire::cache {
 
@@ -56,8 +57,41 @@ struct TieredKnown {
   std::optional<AttentionResult> closed;
 };
 
-/// The attention of a layer to a part of the keys, all of which the query sees.
-AttentionSpec part_of(const LayerSpec& layer);
+/// Keys that are named one by one for each kv head, with scores or without.
+class KeyList {
+ public:
+  /// Room for W keys of each head.
+  KeyList(std::int64_t G, std::int64_t W, std::int64_t scored_heads = 0)
+      : W_(W),
+        slot_GW_(static_cast<std::size_t>(G * W)),
+        length_G_(static_cast<std::size_t>(G)),
+        score_HW_(static_cast<std::size_t>(scored_heads * W)) {}
+
+  void add(std::int64_t g, std::int64_t slot) {
+    slot_GW_[static_cast<std::size_t>(g * W_ + length_G_[static_cast<std::size_t>(g)]++)] =
+        static_cast<std::int32_t>(slot);
+  }
+  /// Of the key that the kv head of query head h lists as its `at`-th.
+  void set_score(std::int64_t h, std::int64_t at, float score) {
+    score_HW_[static_cast<std::size_t>(h * W_ + at)] = score;
+  }
+  std::int64_t length(std::int64_t g) const { return length_G_[static_cast<std::size_t>(g)]; }
+  ListedKeys keys(const KvView& rows) const {
+    return {rows,
+            slot_GW_.data(),
+            W_,
+            length_G_.data(),
+            score_HW_.empty() ? nullptr : score_HW_.data(),
+            nullptr};
+  }
+
+ private:
+  std::int64_t W_;
+  std::vector<std::int32_t> slot_GW_;
+  std::vector<std::int64_t> length_G_;
+  std::vector<float> score_HW_;
+};
+
 /// log(e^a + e^b)
 double log_add(double a, double b);
 void check_budget(const SearchBudget& budget);
@@ -104,12 +138,10 @@ struct TieredCache::Impl {
   // tiered_step.cpp
   KvView clusters_of(const TieredLayer& layer, const TieredFound& found) const;
   AttentionResult over_all(TieredLayer& layer, const Tensor& q_NHK, std::int64_t end) const;
-  AttentionResult over_hot(TieredLayer& layer, const Tensor& q_1HK, std::int64_t end) const;
-  AttentionResult over_selected(TieredLayer& layer, const Tensor& q_1HK,
-                                const TieredFound& found) const;
-  AttentionResult over_closed(TieredLayer& layer, const Tensor& q_1HK,
-                              const TieredFound& found) const;
-  AttentionResult over_rest(TieredLayer& layer, const Tensor& q_1HK, const TieredFound& found);
+  TieredKnown over_known(TieredLayer& layer, const Tensor& q_1HK, const TieredFound& found,
+                         std::int64_t end) const;
+  KeyList selected(const TieredLayer& layer, const TieredFound& found) const;
+  KeyList rest(const TieredLayer& layer, const TieredFound& found) const;
   AttentionResult attend_row(TieredLayer& layer, const Tensor& q_1HK, std::int64_t end);
   void note(TieredLayer& layer, const TieredFound& found, std::int64_t end,
             std::int64_t budget_tokens) const;

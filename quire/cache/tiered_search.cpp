@@ -194,8 +194,7 @@ TieredFound TieredCache::Impl::find(TieredLayer& layer, const Tensor& q_1HK, std
                                     const SearchBudget& budget, TieredKnown& known) {
   const std::int64_t tokens = budget_tokens(layer, budget, end);
   TieredFound found = look(layer, q_1HK, to_look_for(layer, budget, end));
-  known.hot = over_hot(layer, q_1HK, end);
-  if (!found.opened_GW.empty()) known.closed = over_closed(layer, q_1HK, found);
+  known = over_known(layer, q_1HK, found, end);
   const Tensor lse_1H =
       known.closed ? merge_attention(known.hot, *known.closed).lse_NH : known.hot.lse_NH;
   rank(layer, found, lse_1H);

@@ -13,27 +13,12 @@ namespace {
 constexpr std::int64_t kPage = ClusterIndex::kPage;
 constexpr float kNone = -std::numeric_limits<float>::infinity();
 
-/// Biases that are −inf until it ends.
-class Masked {
- public:
-  explicit Masked(std::span<float> bias) : bias_(bias) {}
-  ~Masked() {
-    for (const auto& [at, value] : before_) bias_[at] = value;
-  }
-  Masked(const Masked&) = delete;
-  Masked& operator=(const Masked&) = delete;
-
-  void mask(std::int64_t i) {
-    const auto at = static_cast<std::size_t>(i);
-    if (bias_[at] == kNone) return;
-    before_.emplace_back(at, bias_[at]);
-    bias_[at] = kNone;
-  }
-
- private:
-  std::span<float> bias_;
-  std::vector<std::pair<std::size_t, float>> before_;
-};
+/// A score that was not softcapped when its centroid was scored; log n comes on top.
+float capped(float mass, float log_count, double softcap) {
+  if (softcap == 0) return mass;
+  const auto score = static_cast<double>(mass - log_count);
+  return static_cast<float>(softcap * std::tanh(score / softcap)) + log_count;
+}
 
 /// The part of each head's attention that `part` has of `whole`, averaged.
 double mass_of(const Tensor& part_1H, const Tensor& whole_1H) {
@@ -45,13 +30,6 @@ double mass_of(const Tensor& part_1H, const Tensor& whole_1H) {
 }
 
 }  // namespace
-
-AttentionSpec part_of(const LayerSpec& layer) {
-  AttentionSpec spec = layer.attention;
-  spec.alignment = Alignment::kBottomRight;
-  spec.sink_H = nullptr;  // it belongs to one part only
-  return spec;
-}
 
 /// What was opened, as one sequence; the view holds as long as `found`.
 KvView TieredCache::Impl::clusters_of(const TieredLayer& layer, const TieredFound& found) const {
@@ -81,82 +59,92 @@ AttentionResult TieredCache::Impl::over_all(TieredLayer& layer, const Tensor& q_
   return attention(q_NHK, one_sequence(q_NHK.size(0)), view, whole);
 }
 
-AttentionResult TieredCache::Impl::over_hot(TieredLayer& layer, const Tensor& q_1HK,
-                                            std::int64_t end) const {
-  AttentionSpec part = part_of(layer.spec);
-  part.sink_H = layer.spec.attention.sink_H;
-  std::vector<std::int32_t> table;
-  for (std::int64_t slot = 0; slot < spec.sinks; slot += 16)
-    table.push_back(layer.rows.page_of_16(slot));
-  for (std::int64_t slot = layer.index->end(); slot < end; slot += 16)
-    table.push_back(layer.rows.page_of_16(slot));
-  const std::int64_t keys = spec.sinks + end - layer.index->end();
-  KvView view = layer.rows.view(16);
-  view.table = table.data();
-  view.W = static_cast<std::int64_t>(table.size());
-  view.length_BG = &keys;
-  return attention(q_1HK, one_sequence(1), view, part);
+/// Sinks, staging and recent tokens exactly; with two levels, the estimate of what is not opened.
+TieredKnown TieredCache::Impl::over_known(TieredLayer& layer, const Tensor& q_1HK,
+                                          const TieredFound& found, std::int64_t end) const {
+  const AttentionSpec& attention = layer.spec.attention;
+  const std::int64_t G = layer.spec.G, H = layer.spec.H, pages = layer.index->pages();
+  KeyList hot(G, spec.sinks + end - layer.index->end());
+  for (std::int64_t g = 0; g < G; ++g) {
+    for (std::int64_t slot = 0; slot < spec.sinks; ++slot) hot.add(g, slot);
+    for (std::int64_t slot = layer.index->end(); slot < end; ++slot) hot.add(g, slot);
+  }
+  std::vector<ListedKeys> lists{hot.keys(layer.rows.view(2 * layer.rows.slots()))};
+  lists[0].sink_H = attention.sink_H;
+  const bool two_levels = !found.opened_GW.empty();
+  KeyList closed(G, two_levels ? pages : 0, H);
+  for (std::int64_t g = 0; two_levels && g < G; ++g) {
+    const std::span<const float> bias = layer.index->super_bias();
+    const std::int32_t* opened = found.opened_GW.data() + g * found.W;
+    for (std::int64_t p = 0; p < pages; ++p) {
+      if (opened != found.opened_GW.data() + (g + 1) * found.W && *opened == p) {
+        ++opened;
+        continue;
+      }
+      const float log_count = bias[static_cast<std::size_t>(p * G + g)];
+      if (log_count == kNone) continue;
+      for (std::int64_t h = g * (H / G); h < (g + 1) * (H / G); ++h)
+        closed.set_score(h, closed.length(g),
+                         capped(found.super_mass_1HP.data<float>()[h * pages + p], log_count,
+                                attention.softcap));
+      closed.add(g, p);
+    }
+  }
+  if (two_levels) lists.push_back(closed.keys(layer.index->supers()));
+  std::vector<AttentionResult> parts =
+      listed_attention(q_1HK, lists, attention.scale, attention.softcap);
+  TieredKnown known{std::move(parts[0]), {}};
+  if (two_levels) known.closed = std::move(parts[1]);
+  return known;
 }
 
-AttentionResult TieredCache::Impl::over_selected(TieredLayer& layer, const Tensor& q_1HK,
-                                                 const TieredFound& found) const {
+/// The tokens of the clusters that were taken.
+KeyList TieredCache::Impl::selected(const TieredLayer& layer, const TieredFound& found) const {
   const std::int64_t G = layer.spec.G;
-  const std::int64_t widest =
-      std::max<std::int64_t>(1, *std::max_element(found.tokens_G.begin(), found.tokens_G.end()));
-  std::vector<std::int32_t> table(static_cast<std::size_t>(G * widest), -1);
+  KeyList out(G, *std::max_element(found.tokens_G.begin(), found.tokens_G.end()));
   for (std::int64_t g = 0; g < G; ++g) {
-    std::int32_t* to = table.data() + g * widest;
-    const std::uint8_t* taken = found.taken_GC.data<std::uint8_t>() + g * found.C;
     for (std::int64_t c = 0; c < found.C; ++c) {
-      if (taken[c] == 0) continue;
-      for (const std::int32_t slot : layer.index->members(g, found.cluster(g, c)))
-        *to++ = layer.rows.place(slot);
-    }
-  }
-  KvView view = layer.rows.view(1);
-  view.table = table.data();
-  view.W = view.table_head_stride = widest;
-  view.length_BG = found.tokens_G.data();
-  view.length_stride_G = 1;
-  return attention(q_1HK, one_sequence(1), view, part_of(layer.spec));
-}
-
-/// With two levels: the estimate of what was not opened.
-AttentionResult TieredCache::Impl::over_closed(TieredLayer& layer, const Tensor& q_1HK,
-                                               const TieredFound& found) const {
-  const std::int64_t G = layer.spec.G, pages = layer.index->pages();
-  Masked masked(layer.index->super_bias());
-  for (std::int64_t i = 0; i < G * found.W; ++i)
-    masked.mask(found.opened_GW[static_cast<std::size_t>(i)] * G + i / found.W);
-  KvView view = layer.index->supers();
-  view.length_BG = &pages;
-  return attention(q_1HK, one_sequence(1), view, part_of(layer.spec));
-}
-
-/// The estimate of what was opened and not taken: of all of it, or of its best part.
-AttentionResult TieredCache::Impl::over_rest(TieredLayer& layer, const Tensor& q_1HK,
-                                             const TieredFound& found) {
-  const std::int64_t G = layer.spec.G, C = found.C;
-  Masked masked(layer.index->bias());
-  for (std::int64_t g = 0; g < G; ++g) {
-    std::int64_t taken = 0;
-    for (std::int64_t c = 0; c < C; ++c) {
       if (!found.taken(g, c)) continue;
-      masked.mask(found.cluster(g, c) * G + g);
-      ++taken;
+      for (const std::int32_t slot : layer.index->members(g, found.cluster(g, c)))
+        out.add(g, layer.rows.place(slot));
     }
-    if (spec.estimate == 1) continue;
-    Tensor one = Tensor::empty({1, C}, DType::kI64);
-    const auto* size = found.size_GC.data<std::int64_t>() + g * C;
-    for (std::int64_t c = 0; c < C; ++c) one.mutable_data<std::int64_t>()[c] = size[c] > 0 ? 1 : 0;
-    const auto share =
-        static_cast<std::int64_t>(spec.estimate * static_cast<double>(layer.index->clusters_of(g)));
-    const Selection best =
-        select_clusters(found.rank_1GC.view({G, C}).slice(0, g, g + 1), one, taken + share);
-    for (std::int64_t c = 0; c < C; ++c)
-      if (best.taken_GM.data<std::uint8_t>()[c] == 0) masked.mask(found.cluster(g, c) * G + g);
   }
-  return attention(q_1HK, one_sequence(1), clusters_of(layer, found), part_of(layer.spec));
+  return out;
+}
+
+/// What was opened and not taken, to be estimated: all of it, or its best part.
+KeyList TieredCache::Impl::rest(const TieredLayer& layer, const TieredFound& found) const {
+  const std::int64_t G = layer.spec.G, H = layer.spec.H, C = found.C;
+  const std::span<const float> bias = layer.index->bias();
+  KeyList out(G, C, H);
+  for (std::int64_t g = 0; g < G; ++g) {
+    Tensor best_1C;
+    if (spec.estimate < 1) {
+      Tensor one_1C = Tensor::zeros({1, C}, DType::kI64);
+      std::int64_t taken = 0;
+      for (std::int64_t c = 0; c < C; ++c) {
+        if (found.taken(g, c)) ++taken;
+        if (found.size_GC.data<std::int64_t>()[g * C + c] > 0)
+          one_1C.mutable_data<std::int64_t>()[c] = 1;
+      }
+      const auto share = static_cast<std::int64_t>(
+          spec.estimate * static_cast<double>(layer.index->clusters_of(g)));
+      const Tensor rank_1C = found.rank_1GC.view({G, C}).slice(0, g, g + 1);
+      best_1C = select_clusters(rank_1C, one_1C, taken + share).taken_GM;
+    }
+    for (std::int64_t c = 0; c < C; ++c) {
+      const std::int64_t m = found.cluster(g, c);
+      const float log_count = bias[static_cast<std::size_t>(m * G + g)];
+      if (log_count == kNone || found.taken(g, c)) continue;
+      if (spec.estimate < 1 && best_1C.data<std::uint8_t>()[c] == 0) continue;
+      for (std::int64_t h = g * (H / G); h < (g + 1) * (H / G); ++h)
+        out.set_score(h, out.length(g),
+                      capped(found.mass_1HC.data<float>()[h * C + c], log_count,
+                             layer.spec.attention.softcap));
+      out.add(g, m);
+    }
+  }
+  return out;
 }
 
 /// The query at position end − 1.
@@ -164,10 +152,15 @@ AttentionResult TieredCache::Impl::attend_row(TieredLayer& layer, const Tensor& 
                                               std::int64_t end) {
   TieredKnown known;
   const TieredFound found = find(layer, q_1HK, end, spec.budget, known);
-  const AttentionResult exact = merge_attention(known.hot, over_selected(layer, q_1HK, found));
+  const KeyList tokens = selected(layer, found), clusters = rest(layer, found);
+  std::vector<ListedKeys> lists{tokens.keys(layer.rows.view(2 * layer.rows.slots()))};
+  if (spec.estimate > 0) lists.push_back(clusters.keys(layer.index->all_clusters()));
+  const AttentionSpec& attention = layer.spec.attention;
+  const std::vector<AttentionResult> parts =
+      listed_attention(q_1HK, lists, attention.scale, attention.softcap);
+  const AttentionResult exact = merge_attention(known.hot, parts[0]);
   AttentionResult out = exact;
-  Tensor whole_1H;
-  if (spec.estimate > 0) out = merge_attention(out, over_rest(layer, q_1HK, found));
+  if (spec.estimate > 0) out = merge_attention(out, parts[1]);
   if (spec.estimate == 1 && known.closed) out = merge_attention(out, *known.closed);
   layer.mass_exact = mass_of(exact.lse_NH, out.lse_NH);
   layer.mass_estimated = 1 - layer.mass_exact;
