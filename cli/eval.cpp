@@ -138,10 +138,13 @@ Field make_field(const model::Model& model, const Plan& plan, std::int64_t docum
   Field field;
   field.candidates = make_candidates(model, plan.caches, plan.budgets, kv);
   field.rows = field.candidates.size();
-  const NamedBudget& smallest = *std::min_element(
-      plan.budgets.begin(), plan.budgets.end(), [&](const NamedBudget& x, const NamedBudget& y) {
-        return x.budget.of(document) < y.budget.of(document);
-      });
+  NamedBudget smallest{"5%", {.fraction = 0.05}};
+  std::int64_t least = document + 1;
+  for (const NamedBudget& budget : plan.budgets) {
+    if (budget.search || budget.budget.of(document) >= least) continue;
+    smallest = budget;
+    least = budget.budget.of(document);
+  }
   const auto found = std::find_if(
       field.candidates.begin(), field.candidates.end(), [&](const eval::Candidate& candidate) {
         return candidate.cache == "window" && candidate.budget == smallest.text;

@@ -7,6 +7,7 @@
 
 #include "cli/nearest.h"
 #include "cli/number.h"
+#include "cli/tiered_session.h"
 #include "quire/base/error.h"
 #include "quire/cache/policies/policies.h"
 
@@ -16,7 +17,8 @@ namespace {
 constexpr std::int64_t kMostTokens = std::int64_t{1} << 31;
 
 NamedBudget parse_budget(const std::string& option, const std::string& text) {
-  NamedBudget out{text, {}};
+  NamedBudget out{text, {}, parse_search_budget(option, text)};
+  if (out.search) return out;
   if (text.ends_with('%')) {
     const double percent =
         parse_number(option, std::string_view(text).substr(0, text.size() - 1), {0, 100, true});
@@ -51,7 +53,8 @@ std::vector<NamedBudget> parse_budgets(const std::string& option, const std::str
 }
 
 void check_cache_names(const std::string& option, const std::vector<std::string>& names) {
-  const std::vector<std::string>& known = cache::policy_names();
+  std::vector<std::string> known = cache::policy_names();
+  known.emplace_back("tiered");
   for (const std::string& name : names) {
     if (std::find(known.begin(), known.end(), name) != known.end()) continue;
     const std::string meant = nearest(name, known);
@@ -65,7 +68,17 @@ bool has_budget(const std::string& cache) { return cache != "full" && !cache.sta
 
 eval::Candidate make_candidate(const model::Model& model, const std::string& cache,
                                const NamedBudget& budget, DType kv) {
+  if (cache == "tiered") {
+    cache::TieredSpec spec;
+    spec.budget = budget.search ? *budget.search : search_budget(budget.budget);
+    return {cache, budget.text, [&model, kv, spec](std::int64_t, std::int64_t capacity) {
+              return std::make_unique<cache::TieredCache>(model.paged_spec(kv).layers, spec,
+                                                          capacity, kv);
+            }};
+  }
   const bool bounded = has_budget(cache);
+  QUIRE_CHECK(!bounded || !budget.search, "--budget ", budget.text, ": ", cache,
+              " takes N or N% tokens; only tiered has such a budget");
   const auto make = [&model, cache, kv, bounded, budget = budget.budget](std::int64_t document,
                                                                          std::int64_t capacity) {
     // The tokens that a percentage means are known here: a budget under the floor of its policy is

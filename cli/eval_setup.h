@@ -1,11 +1,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "cli/common.h"
 #include "quire/cache/policy.h"
+#include "quire/cache/tiered.h"
 #include "quire/eval/candidate.h"
 #include "quire/model/model.h"
 
@@ -15,6 +17,7 @@ namespace quire::cli {
 struct NamedBudget {
   std::string text;
   cache::Budget budget;
+  std::optional<cache::SearchBudget> search = {};  // of a form that only tiered has
 };
 
 /// The parts of a list between commas. Throws ArgumentError naming the option for an empty part or

@@ -123,11 +123,16 @@ void Options::integer(const std::string& name, std::optional<std::int64_t>& valu
 }
 
 void Options::tokens_or_share(const std::string& name, std::optional<std::int64_t>& tokens,
-                              std::optional<double>& share, IntegerRange range,
-                              const std::string& help) {
-  add(name, "N|N%", help, [&tokens, &share, name, range](const std::string& text) {
+                              std::optional<double>& share, std::optional<std::string>& other,
+                              IntegerRange range, const std::string& help) {
+  add(name, "N|N%", help, [&tokens, &share, &other, name, range](const std::string& text) {
     tokens.reset();
     share.reset();
+    other.reset();
+    if (text.find(':') != std::string::npos) {
+      other = text;
+      return;
+    }
     if (text.ends_with('%')) {
       const std::string_view number = std::string_view(text).substr(0, text.size() - 1);
       share = parse_number(name, number, {0, 100, true}) / 100;

@@ -40,9 +40,10 @@ class Options {
               const std::string& help);
   void integer(const std::string& name, std::optional<std::int64_t>& value, IntegerRange range,
                const std::string& help, Suffix suffix = Suffix::kNone);
-  /// N tokens, or N% as a share in (0, 1]; the last one given counts.
+  /// N tokens, or N% as a share in (0, 1], or what has a colon, as it is; the last one counts.
   void tokens_or_share(const std::string& name, std::optional<std::int64_t>& tokens,
-                       std::optional<double>& share, IntegerRange range, const std::string& help);
+                       std::optional<double>& share, std::optional<std::string>& other,
+                       IntegerRange range, const std::string& help);
   void seed(const std::string& name, std::uint64_t& value, const std::string& help);
   void number(const std::string& name, std::optional<double>& value, NumberRange range,
               const std::string& help);

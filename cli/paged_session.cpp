@@ -51,8 +51,9 @@ cache::MemoryLimit memory_limit(const MemoryChoice& choice) {
 
 void add_cache_choice(Options& options, CacheChoice& choice) {
   options.choice("--cache", choice.kind, cache_kinds(), "What the cache keeps [full]");
-  options.tokens_or_share("--budget", choice.budget, choice.budget_share, {1, kMostTokens},
-                          "Tokens of all pages (paged), or of the documents that are attended to");
+  options.tokens_or_share("--budget", choice.budget, choice.budget_share, choice.budget_form,
+                          {1, kMostTokens},
+                          "Tokens of all pages, or attended to; or mass:P, read:P");
   add_memory_choice(options, choice.memory);
   options.text("--save-cache", "F", choice.save, "Save what the documents left in the cache");
   options.text("--load-cache", "F", choice.load,
@@ -65,11 +66,13 @@ bool is_paged(const CacheChoice& choice, bool forks) {
 
 void check(const CacheChoice& choice, bool forks) {
   if (is_policy(choice)) return check_policy(choice, forks);
+  QUIRE_CHECK(!choice.budget_form, "--budget ", choice.budget_form.value_or(""),
+              ": only --cache tiered has such a budget");
   QUIRE_CHECK(!choice.budget_share,
               "--budget is a share of the documents; --cache paged and full "
               "have none: give it in tokens");
   QUIRE_CHECK(choice.kind != "full" ||
-                  !is_paged({"", choice.memory, {}, {}, choice.save, choice.load}, forks),
+                  !is_paged({"", choice.memory, {}, {}, {}, choice.save, choice.load}, forks),
               "--cache full is not made of pages; leave it out with --questions, --cache-ram, "
               "--save-cache and --load-cache");
   static_cast<void>(memory_limit(choice.memory));

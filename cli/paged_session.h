@@ -32,7 +32,8 @@ struct CacheChoice {
   std::string kind;  // full, paged, a policy; empty: what the rest needs
   MemoryChoice memory;
   std::optional<std::int64_t> budget;
-  std::optional<double> budget_share;  // in (0, 1]; of policies
+  std::optional<double> budget_share;      // in (0, 1]; of policies
+  std::optional<std::string> budget_form;  // "mass:P" or "read:P": of tiered
   std::optional<std::string> save, load;
 };
 

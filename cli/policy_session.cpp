@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "cli/tiered_session.h"
 #include "quire/base/error.h"
 #include "quire/cache/policies/policies.h"
 
@@ -13,10 +14,19 @@ cache::Budget budget_of(const CacheChoice& choice) {
   return {.fraction = choice.budget_share.value_or(1)};
 }
 
+constexpr const char* kTiered = "tiered";
+
+cache::TieredSpec tiered_spec(const CacheChoice& choice) {
+  cache::TieredSpec spec;
+  if (choice.budget || choice.budget_share) spec.budget = search_budget(budget_of(choice));
+  if (choice.budget_form) spec.budget = *parse_search_budget("--budget", *choice.budget_form);
+  return spec;
+}
+
 }  // namespace
 
 std::vector<std::string> cache_kinds() {
-  std::vector<std::string> out{"full", "paged"};
+  std::vector<std::string> out{"full", "paged", kTiered};
   // The others are full with another --kv.
   for (const std::string& name : cache::policy_names())
     if (!cache::keeps_everything(name)) out.push_back(name);
@@ -32,6 +42,9 @@ void check_policy(const CacheChoice& choice, bool forks) {
               "--cache ", choice.kind,
               " is not made of pages; leave it out with --questions, --cache-ram, --cache-disk, "
               "--save-cache and --load-cache");
+  if (choice.kind == kTiered) return static_cast<void>(tiered_spec(choice));
+  QUIRE_CHECK(!choice.budget_form, "--budget ", choice.budget_form.value_or(""),
+              ": only --cache tiered has such a budget");
   QUIRE_CHECK(choice.budget || choice.budget_share, "--cache ", choice.kind,
               " needs a --budget: N tokens, or N% of the documents");
   const std::int64_t floor = cache::make_policy(choice.kind)->floor_tokens();
@@ -42,6 +55,12 @@ void check_policy(const CacheChoice& choice, bool forks) {
 generate::Session make_policy_session(const model::Model& model,
                                       std::shared_ptr<const text::Tokenizer> tokenizer,
                                       const CacheChoice& choice, DType kv, std::int64_t context) {
+  if (choice.kind == kTiered) {
+    return {model, std::move(tokenizer),
+            std::make_unique<cache::TieredCache>(model.paged_spec(kv).layers, tiered_spec(choice),
+                                                 context, kv),
+            model.file().stop_ids()};
+  }
   return {model, std::move(tokenizer),
           cache::make_policy_cache(choice.kind, budget_of(choice), model.paged_spec(kv).layers,
                                    context, kv),
@@ -49,6 +68,8 @@ generate::Session make_policy_session(const model::Model& model,
 }
 
 Json policy_json(generate::Session& session, DType kv) {
+  if (const auto* tiered = dynamic_cast<const cache::TieredCache*>(&session.cache()))
+    return tiered_json(*tiered, kv);
   const auto& cache = dynamic_cast<const cache::PolicyCache&>(session.cache());
   const cache::CacheReport report = cache.report();
   Json out;

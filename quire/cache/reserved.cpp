@@ -1,6 +1,7 @@
 #include "quire/cache/reserved.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "quire/base/checked.h"
 #include "quire/base/error.h"
@@ -21,6 +22,13 @@ Reserved::Reserved(std::uint64_t bytes, Commit commit) : bytes_(bytes) {
 
 Reserved::~Reserved() {
   if (data_ != nullptr) ::munmap(data_, bytes_);
+}
+
+void Reserved::release(std::uint64_t first, std::uint64_t bytes) const {
+  const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  const std::uint64_t begin = (first + page - 1) / page * page, end = (first + bytes) / page * page;
+  // Advice, too: what is not returned now is returned at the end.
+  if (begin < end) static_cast<void>(::madvise(data_ + begin, end - begin, MADV_DONTNEED));
 }
 
 std::uint64_t checked_bytes(std::int64_t slots, std::int64_t heads, std::int64_t size,

@@ -23,6 +23,9 @@ class Reserved {
 
   std::byte* data() const { return data_; }
   std::uint64_t bytes() const { return bytes_; }
+  /// Returns the memory that lies wholly inside these bytes; what it held may be lost, and it must
+  /// be written before it is read again.
+  void release(std::uint64_t first, std::uint64_t bytes) const;
 
  private:
   std::byte* data_ = nullptr;

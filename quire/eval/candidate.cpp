@@ -4,11 +4,14 @@
 
 #include "quire/cache/contiguous.h"
 #include "quire/cache/policy_cache.h"
+#include "quire/cache/tiered.h"
 
 namespace quire::eval {
 
 std::int64_t first_query_wanted(const cache::KvCache& cache, std::int64_t document) {
-  if (dynamic_cast<const cache::ContiguousCache*>(&cache) != nullptr) return document;
+  if (dynamic_cast<const cache::ContiguousCache*>(&cache) != nullptr ||
+      dynamic_cast<const cache::TieredCache*>(&cache) != nullptr)
+    return document;
   const auto* policy = dynamic_cast<const cache::PolicyCache*>(&cache);
   if (policy == nullptr) return 0;
   const cache::Observe observe = policy->policy().observe();

@@ -90,14 +90,17 @@ class GroupedQueryAttention {
   Value operator()(const Value& x_BTD, AttentionCache<Value>& cache, Sees sees = Sees::kAll) const;
 
   const AttentionWeights<Value>& weights() const { return weights_; }
+  std::int64_t heads() const { return heads_; }
+  std::int64_t kv_heads() const { return kv_heads_; }
 
- private:
+ protected:
   struct Projected {
     Value q_NHK, k_BTGK, v_BTGK;
   };
   Projected project(const Value& x_BTD) const;
   Value output(const Value& out_NHK, std::int64_t B, std::int64_t T) const;
 
+ private:
   std::int64_t heads_, kv_heads_;
   AttentionWeights<Value> weights_;
   std::array<Weight, 4> packed_;  // q, k, v, output; of f32 Tensors

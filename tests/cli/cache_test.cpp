@@ -222,6 +222,37 @@ TEST_F(CacheCommand, a_policy_applies_its_budget_after_the_last_file) {
       context / 2);
 }
 
+TEST_F(CacheCommand, the_tiered_cache_has_a_budget_of_its_own_and_tells_what_it_read) {
+  const std::vector<std::string> about{"--file", document_, "--file", document_, "why"};
+  const auto with = [&](std::vector<std::string> more) {
+    std::vector<std::string> all = about;
+    all.insert(all.end(), more.begin(), more.end());
+    return json(run(all));
+  };
+  const std::string full = at(with({}), "ids").dump();
+  for (const char* budget : {"100%", "mass:1", "read:100%"})
+    EXPECT_EQ(at(with({"--cache", "tiered", "--budget", budget}), "ids").dump(), full) << budget;
+  const Json cache = at(with({"--cache", "tiered"}), "cache");
+  EXPECT_EQ(at(cache, "policy").as_string(), "tiered");
+  std::int64_t tokens = 0;
+  for (const char* zone : {"sink", "context", "staging", "recent"})
+    tokens += at(at(cache, "zones"), zone).as_int();
+  EXPECT_EQ(tokens, at(cache, "tokens").as_int());
+  EXPECT_GT(at(cache, "bytes_read").as_int(), 0);
+  for (const char* budget : {"mass:0", "mass:1.5", "read:", "room:5"}) {
+    std::vector<std::string> all = about;
+    all.insert(all.end(), {"--cache", "tiered", "--budget", budget});
+    const Ended ended = call(run(all));
+    EXPECT_EQ(ended.code, 2) << budget;
+    EXPECT_THAT(ended.err, HasSubstr("--budget")) << budget;
+  }
+  for (const char* kind : {"window", "paged", "full"}) {
+    std::vector<std::string> all = about;
+    all.insert(all.end(), {"--cache", kind, "--budget", "mass:0.5"});
+    EXPECT_THAT(call(run(all)).err, HasSubstr("only --cache tiered")) << kind;
+  }
+}
+
 TEST_F(CacheCommand, a_policy_is_refused_what_it_cannot_do) {
   const auto refused = [&](const std::vector<std::string>& arguments, const std::string& word) {
     const Ended ended = call(run(arguments));

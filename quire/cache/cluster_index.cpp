@@ -1,0 +1,207 @@
+#include "quire/cache/cluster_index.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "quire/base/error.h"
+#include "quire/ops/merge/group_mean.h"
+#include "quire/ops/merge/sequence_view.h"
+
+namespace quire::cache {
+namespace {
+
+constexpr float kNone = -std::numeric_limits<float>::infinity();
+
+DType index_dtype(DType kv) { return kv == DType::kI8 ? DType::kF16 : kv; }
+
+/// Places for clusters, in whole pages, that stretches of at least `least` tokens can need at most;
+/// twice as many, as a longer one may begin a page for little. (Untouched ones take no memory.)
+std::int64_t slots_for(std::int64_t capacity, std::int64_t least, const ClusterSpec& spec) {
+  const std::int64_t page = ClusterIndex::kPage;
+  const std::int64_t most = least / spec.tokens_per_cluster + least / spec.largest + 2;
+  return 2 * (capacity / least + 2) * ((most + page - 1) / page * page);
+}
+
+/// The clusters of each head in the order of their pages: like ones side by side, then those that
+/// the head does not have.
+std::vector<std::int64_t> page_order(const Clusters& clusters, const MergedKeys& means) {
+  const std::int64_t G = means.k_GMK.size(0), M = clusters.groups;
+  const SequenceView centroids(means.k_GMK);
+  const Clusters alike = cluster_keys(
+      centroids.kv(), 0, 0, M,
+      {.segment = 8192, .tokens_per_cluster = ClusterIndex::kPage, .iterations = 5, .largest = M});
+  std::vector<std::int64_t> order(static_cast<std::size_t>(G * M));
+  for (std::int64_t g = 0; g < G; ++g) {
+    const std::int64_t* group = alike.group_GS.data<std::int64_t>() + g * M;
+    const std::int64_t have = clusters.groups_G.data<std::int64_t>()[g];
+    const auto first = order.begin() + g * M;
+    std::iota(first, first + M, 0);
+    std::stable_sort(first, first + have,
+                     [&](std::int64_t a, std::int64_t b) { return group[a] < group[b]; });
+  }
+  return order;
+}
+
+}  // namespace
+
+struct ClusterIndex::Found {
+  Clusters clusters;
+  MergedKeys means;
+  std::vector<std::int64_t> order_GM;
+  std::int64_t M = 0, pages = 0;
+
+  std::int64_t at(std::int64_t g, std::int64_t m) const {
+    return order_GM[static_cast<std::size_t>(g * M + m)];
+  }
+  float count(std::int64_t g, std::int64_t m) const {
+    return means.count_GM.data<float>()[g * M + m];
+  }
+};
+
+ClusterIndex::ClusterIndex(const LayerSpec& spec, std::int64_t capacity, std::int64_t least,
+                           DType kv, const ClusterSpec& clusters)
+    : G_(spec.G),
+      K_(spec.K),
+      U_(spec.U),
+      spec_(clusters),
+      dtype_(index_dtype(kv)),
+      clusters_(spec, slots_for(capacity, least, clusters), dtype_, KLayout::kBlocks),
+      supers_(spec, clusters_.slots() / kPage, dtype_, KLayout::kBlocks),
+      member_(static_cast<std::size_t>(spec.G)),
+      start_(static_cast<std::size_t>(spec.G), {0}),
+      filled_(static_cast<std::size_t>(spec.G)) {}
+
+void ClusterIndex::add(const KvView& tokens, std::int64_t begin, std::int64_t n) {
+  Found found;
+  found.clusters = cluster_keys(tokens, 0, 0, n, spec_);
+  found.M = found.clusters.groups;
+  found.means = group_mean(tokens, 0, found.clusters.group_GS, found.M);
+  found.order_GM = page_order(found.clusters, found.means);
+  found.pages = (found.M + kPage - 1) / kPage;
+  const std::int64_t slots = found.pages * kPage;
+  QUIRE_CHECK((pages_ + found.pages) * kPage <= clusters_.slots(), "an index of ",
+              clusters_.slots(), " clusters is full");
+  Tensor k_NGK = Tensor::zeros({slots, G_, K_}, DType::kF32);
+  Tensor v_NGU = Tensor::zeros({slots, G_, U_}, DType::kF32);
+  for (std::int64_t g = 0; g < G_; ++g) {
+    for (std::int64_t m = 0; m < found.M; ++m) {
+      const std::int64_t from = g * found.M + found.at(g, m), to = m * G_ + g;
+      std::copy_n(found.means.k_GMK.data<float>() + from * K_, K_,
+                  k_NGK.mutable_data<float>() + to * K_);
+      std::copy_n(found.means.v_GMU.data<float>() + from * U_, U_,
+                  v_NGU.mutable_data<float>() + to * U_);
+    }
+  }
+  clusters_.write(k_NGK, v_NGU, pages_ * kPage);
+  bias_.resize(static_cast<std::size_t>((pages_ * kPage + slots) * G_), kNone);
+  for (std::int64_t g = 0; g < G_; ++g) add_head(found, g, begin);
+  add_supers(found);
+  stretches_.push_back({begin, begin + n, pages_});
+  pages_ += found.pages;
+}
+
+void ClusterIndex::add_head(const Found& found, std::int64_t g, std::int64_t begin) {
+  auto& member = member_[static_cast<std::size_t>(g)];
+  auto& start = start_[static_cast<std::size_t>(g)];
+  const std::int64_t n = found.clusters.member_GN.size(1);
+  const auto* members = found.clusters.member_GN.data<std::int64_t>() + g * n;
+  const auto* starts = found.clusters.start_GJ.data<std::int64_t>() + g * (found.M + 1);
+  for (std::int64_t m = 0; m < found.pages * kPage; ++m) {
+    if (m < found.M) {
+      const std::int64_t from = found.at(g, m);
+      for (std::int64_t i = starts[from]; i < starts[from + 1]; ++i)
+        member.push_back(static_cast<std::int32_t>(begin + members[i]));
+      const float count = found.count(g, from);
+      bias_[static_cast<std::size_t>((pages_ * kPage + m) * G_ + g)] =
+          count > 0 ? std::log(count) : kNone;
+      if (count > 0) ++filled_[static_cast<std::size_t>(g)];
+    }
+    start.push_back(static_cast<std::uint32_t>(member.size()));
+  }
+}
+
+/// The mean of the tokens of each page.
+void ClusterIndex::add_supers(const Found& found) {
+  Tensor k_NGK = Tensor::zeros({found.pages, G_, K_}, DType::kF32);
+  Tensor v_NGU = Tensor::zeros({found.pages, G_, U_}, DType::kF32);
+  super_bias_.resize(static_cast<std::size_t>((pages_ + found.pages) * G_), kNone);
+  for (std::int64_t p = 0; p < found.pages; ++p) {
+    for (std::int64_t g = 0; g < G_; ++g) {
+      const std::int64_t end = std::min(found.M, (p + 1) * kPage);
+      float total = 0;
+      for (std::int64_t m = p * kPage; m < end; ++m) total += found.count(g, found.at(g, m));
+      if (total == 0) continue;
+      float* k = k_NGK.mutable_data<float>() + (p * G_ + g) * K_;
+      float* v = v_NGU.mutable_data<float>() + (p * G_ + g) * U_;
+      for (std::int64_t m = p * kPage; m < end; ++m) {
+        const std::int64_t from = found.at(g, m);
+        const float share = found.count(g, from) / total;
+        const float* key = found.means.k_GMK.data<float>() + (g * found.M + from) * K_;
+        const float* value = found.means.v_GMU.data<float>() + (g * found.M + from) * U_;
+        for (std::int64_t i = 0; i < K_; ++i) k[i] += share * key[i];
+        for (std::int64_t i = 0; i < U_; ++i) v[i] += share * value[i];
+      }
+      super_bias_[static_cast<std::size_t>((pages_ + p) * G_ + g)] = std::log(total);
+    }
+  }
+  supers_.write(k_NGK, v_NGU, pages_);
+}
+
+std::int64_t ClusterIndex::drop_behind(std::int64_t end) {
+  std::int64_t from = this->end();
+  while (!stretches_.empty() && stretches_.back().end > end) {
+    from = stretches_.back().begin;
+    pages_ = stretches_.back().first_page;
+    stretches_.pop_back();
+  }
+  const auto slots = static_cast<std::size_t>(pages_ * kPage), G = static_cast<std::size_t>(G_);
+  bias_.resize(slots * G);
+  super_bias_.resize(static_cast<std::size_t>(pages_) * G);
+  for (std::size_t g = 0; g < G; ++g) {
+    start_[g].resize(slots + 1);
+    member_[g].resize(start_[g].back());
+    filled_[g] = 0;
+    for (std::size_t m = 0; m < slots; ++m) filled_[g] += start_[g][m + 1] > start_[g][m] ? 1 : 0;
+  }
+  return from;
+}
+
+KvView ClusterIndex::clusters() const {
+  KvView view = clusters_.paged_view(kPage);
+  view.bias = bias_.data();
+  view.bias_heads = G_;
+  return view;
+}
+
+KvView ClusterIndex::all_clusters() const {
+  KvView view = clusters_.view(pages_ * kPage);
+  view.bias = bias_.data();
+  view.bias_heads = G_;
+  return view;
+}
+
+KvView ClusterIndex::supers() const {
+  KvView view = supers_.view(pages_);
+  view.bias = super_bias_.data();
+  view.bias_heads = G_;
+  return view;
+}
+
+std::int64_t ClusterIndex::key_bytes() const {
+  return K_ * static_cast<std::int64_t>(size_of(dtype_)) +
+         static_cast<std::int64_t>(sizeof(float) + sizeof(std::uint32_t));
+}
+
+std::int64_t ClusterIndex::value_bytes() const {
+  return U_ * static_cast<std::int64_t>(size_of(dtype_));
+}
+
+std::int64_t ClusterIndex::bytes() const {
+  const std::int64_t places = pages_ * kPage + pages_;
+  return G_ * (places * (key_bytes() + value_bytes()) +
+               tokens() * static_cast<std::int64_t>(sizeof(std::int32_t)));
+}
+
+}  // namespace quire::cache

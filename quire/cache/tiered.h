@@ -1,0 +1,147 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "quire/base/dtype.h"
+#include "quire/cache/kv_cache.h"
+#include "quire/ops/search/cluster_keys.h"
+
+namespace quire::cache {
+
+/// How many tokens of the indexed context a query attends to exactly, per layer and kv head: the
+/// one of these that is not negative.
+struct SearchBudget {
+  std::int64_t tokens = -1;
+  double fraction = -1;  // of the indexed tokens, in (0, 1]; rounded down
+  double mass = -1;      // in (0, 1]: until each head of the group has this part of its attention
+  /// In (0, 1]: so many that a step reads this part of what the full cache would, index and hot
+  /// zones included.
+  double read = -1;
+  // Bounds of the last three.
+  std::int64_t min_tokens = 64;
+  std::int64_t max_tokens = INT64_MAX;
+};
+
+/// Zones, index and budget of a TieredCache.
+struct TieredSpec {
+  SearchBudget budget = {.read = 0.25};
+  std::int64_t sinks = 16;     // a multiple of 16
+  std::int64_t recent = 64;    // at least
+  std::int64_t staging = 256;  // tokens that are indexed together, a multiple of 16
+  ClusterSpec clusters = {};
+  /// The part of the clusters that were not selected, by rank, which is estimated: 1 all of them,
+  /// as long as there are two levels also those that were not looked at; 0 none.
+  double estimate = 1;
+  /// From so many indexed tokens on, clusters are looked for in two levels: of the super-clusters
+  /// (16 clusters each) this many are opened for a kv head, or more where the budget asks for it.
+  std::int64_t two_levels_from = 32768;
+  std::int64_t opened = 64;
+};
+
+/// Where the tokens of a layer are; they add up to the length.
+struct TieredZones {
+  std::int64_t sink = 0, context = 0, staging = 0, recent = 0;
+};
+
+/// What the last token of the last step did, over all layers.
+struct TieredFigures {
+  TieredZones zones;             // of the first layer that is not dense
+  std::int64_t clusters = 0;     // of the index, all layers and kv heads
+  std::int64_t selected = 0;     // tokens, all layers and kv heads
+  std::int64_t estimated = 0;    // clusters and super-clusters
+  std::int64_t bytes_hot = 0;    // read: keys and values of hot zones, and what was not offloaded
+  std::int64_t bytes_slow = 0;   // read: keys and values that were offloaded
+  std::int64_t bytes_index = 0;  // read: centroids, mean values, biases, lists of members
+  std::int64_t bytes_offloaded = 0;  // stored there
+  double mass_exact = 1;  // of the attention, by the estimate; mean over layers and heads
+  double mass_estimated = 0;
+};
+
+/// What search() found for one kv head.
+struct FoundTokens {
+  std::vector<std::int32_t> positions;  // cluster after cluster, the best cluster not first
+  std::vector<float> scores;  // of each: what one of its cluster is estimated to receive from the
+                              // heads of the group, whose attention adds up to 1 each
+};
+
+/// What search() found.
+struct SearchResult {
+  std::vector<FoundTokens> heads_G;
+  std::vector<double>
+      covered_H;  // of the attention to all tokens, by the estimate; hot zones count
+};
+
+/// The heterogeneous cache of one sequence: sink · context · staging · recent.
+///
+/// Reading is exact: until build() every query attends to all earlier keys. build() (end_reading()
+/// calls it) clusters what was read, but for the sinks and the last tokens, per kv head. From there
+/// on a query attends
+///
+///   exactly    to sinks, staging, recent tokens, and the clusters that search() finds for it
+///   estimated  to all other clusters: mean key, mean value, bias log n
+///
+/// merged by their log-sum-exp; nothing is left out silently. Tokens that follow are recent, then
+/// in staging; when that is full it is clustered, too. Which tokens are in which zone depends on
+/// the length alone. offload() moves the context to an arena of its own (memory that a step
+/// touches only where it attends exactly); the index stays.
+///
+/// Layers with a sliding window, ALiBi or a mask are left whole. A budget that covers the context
+/// gives the bits of a ContiguousCache.
+///
+/// report()  bytes_read of the last token of the last step: keys and values attended to exactly,
+///           index and members. bytes_stored: keys and values, wherever they lie, and the index.
+///           mass by the estimate.
+/// Order     bits depend neither on threads, nor on how many queries come at once, nor on where
+///           tokens lie.
+/// Memory    each query by itself: a table of what it attends to. Address range for twice the
+///           capacity.
+/// Source    RetroInfer 2025 (zones, segmented clustering); Multipole 2025 (estimate of all).
+class TieredCache : public KvCache {
+ public:
+  /// kv: f32, bf16, f16 or i8. Throws ArgumentError (sizes, dtype, spec), OutOfMemory.
+  TieredCache(std::vector<LayerSpec> layers, const TieredSpec& spec, std::int64_t capacity,
+              DType kv);
+  ~TieredCache() override;
+
+  std::int64_t length() const override;
+  std::int64_t capacity() const override;
+  void append(std::int64_t layer, const Tensor& k_NGK, const Tensor& v_NGU) override;
+  Tensor attend(std::int64_t layer, const Tensor& q_NHK) override;
+  void advance(std::int64_t tokens) override;
+  /// Down to what was there at the last build(): an answer can be taken back. Throws ArgumentError
+  /// below it, unless all goes; then reading begins anew.
+  void truncate(std::int64_t length) override;
+  void end_reading() override { build(); }
+  CacheReport report() const override;
+  std::int64_t bytes() const override;
+  std::int64_t bytes_per_token() const override;
+
+  /// Indexes all that is behind the sinks and before the last `recent` tokens, unless it is less
+  /// than `staging`. Throws ArgumentError within a step.
+  void build();
+  /// The context, and what joins it, lies in the arena from here on; and back. Throws ArgumentError
+  /// within a step.
+  void offload();
+  void reload();
+
+  /// What a query of a layer finds in the context. q_HK: turned, f32. Throws ArgumentError on
+  /// shapes and the budget.
+  SearchResult search(std::int64_t layer, const Tensor& q_HK, const SearchBudget& budget);
+  /// At most so many tokens for each kv head.
+  SearchResult search(std::int64_t layer, const Tensor& q_HK, std::int64_t top_k);
+
+  /// From here on; an answer can go on under another one. Throws ArgumentError for one that is no
+  /// budget.
+  void set_budget(const SearchBudget& budget);
+  const TieredSpec& spec() const;
+  TieredZones zones(std::int64_t layer) const;
+  TieredFigures figures() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace quire::cache

@@ -1,0 +1,150 @@
+#pragma once
+
+// What a TieredCache is made of; tiered.cpp has what it promises, tiered_search.cpp which clusters
+// a query attends to exactly, tiered_step.cpp the attention of each query.
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "quire/base/error.h"
+#include "quire/cache/cluster_index.h"
+#include "quire/cache/tiered.h"
+#include "quire/cache/token_rows.h"
+#include "quire/ops/attention/attention.h"
+#include "quire/ops/search/listed_attention.h"
+
+namespace quire::cache {
+
+/// One layer of the cache.
+struct TieredLayer {
+  LayerSpec spec;
+  TokenRows rows;
+  std::optional<ClusterIndex> index;  // nothing for a layer that is left whole
+  std::int64_t length = 0;            // with the tokens of the step under way
+
+  // Of the last token.
+  std::int64_t selected = 0, estimated = 0, bytes_hot = 0, bytes_slow = 0, bytes_index = 0;
+  double mass_exact = 1, mass_estimated = 0;
+
+  std::int64_t indexed() const { return index ? index->end() : -1; }
+};
+
+/// What one query would look at, and what it attends to exactly. C clusters of each kv head.
+struct TieredFound {
+  std::vector<std::int32_t> opened_GW;  // pages of the index; empty: all
+  std::int64_t C = 0, W = 0;
+  Tensor mass_1HC, rank_1GC, size_GC;
+  Tensor super_mass_1HP;  // with two levels
+  Tensor taken_GC;        // u8
+  std::vector<std::int64_t> tokens_G;
+
+  /// Which cluster of the index the c-th is.
+  std::int64_t cluster(std::int64_t g, std::int64_t c) const {
+    constexpr std::int64_t page = ClusterIndex::kPage;
+    if (opened_GW.empty()) return c;
+    return opened_GW[static_cast<std::size_t>(g * W + c / page)] * page + c % page;
+  }
+  bool taken(std::int64_t g, std::int64_t c) const {
+    return taken_GC.data<std::uint8_t>()[g * C + c] != 0;
+  }
+};
+
+/// Of sinks, staging and recent tokens, and with two levels of what was not opened.
+struct TieredKnown {
+  AttentionResult hot;
+  std::optional<AttentionResult> closed;
+};
+
+/// Keys that are named one by one for each kv head, with scores or without.
+class KeyList {
+ public:
+  /// Room for W keys of each head.
+  KeyList(std::int64_t G, std::int64_t W, std::int64_t scored_heads = 0)
+      : W_(W),
+        slot_GW_(static_cast<std::size_t>(G * W)),
+        length_G_(static_cast<std::size_t>(G)),
+        score_HW_(static_cast<std::size_t>(scored_heads * W)) {}
+
+  void add(std::int64_t g, std::int64_t slot) {
+    slot_GW_[static_cast<std::size_t>(g * W_ + length_G_[static_cast<std::size_t>(g)]++)] =
+        static_cast<std::int32_t>(slot);
+  }
+  /// Of the key that the kv head of query head h lists as its `at`-th.
+  void set_score(std::int64_t h, std::int64_t at, float score) {
+    score_HW_[static_cast<std::size_t>(h * W_ + at)] = score;
+  }
+  std::int64_t length(std::int64_t g) const { return length_G_[static_cast<std::size_t>(g)]; }
+  ListedKeys keys(const KvView& rows) const {
+    return {rows,
+            slot_GW_.data(),
+            W_,
+            length_G_.data(),
+            score_HW_.empty() ? nullptr : score_HW_.data(),
+            nullptr};
+  }
+
+ private:
+  std::int64_t W_;
+  std::vector<std::int32_t> slot_GW_;
+  std::vector<std::int64_t> length_G_;
+  std::vector<float> score_HW_;
+};
+
+/// log(e^a + e^b)
+double log_add(double a, double b);
+void check_budget(const SearchBudget& budget);
+
+struct TieredCache::Impl {
+  TieredSpec spec;
+  DType kv = DType::kF32;
+  std::int64_t capacity = 0, length = 0, built = -1;  // the length at the last build()
+  bool attended = false;                              // since then
+  bool offloaded = false;
+  std::vector<TieredLayer> layers;
+
+  TieredLayer& at(std::int64_t layer) {
+    QUIRE_CHECK(layer >= 0 && layer < static_cast<std::int64_t>(layers.size()), "layer is ", layer,
+                ", but the cache has ", layers.size());
+    return layers[static_cast<std::size_t>(layer)];
+  }
+
+  void check_between_steps() const;
+  void index_up_to(TieredLayer& layer, std::int64_t end);
+  /// Indexes what left the recent zone when the layer's length was `end`.
+  void follow(TieredLayer& layer, std::int64_t end);
+  TieredZones zones(const TieredLayer& layer, std::int64_t length) const;
+
+  /// Tokens of the context to attend to exactly; of a mass: at most all.
+  std::int64_t budget_tokens(const TieredLayer& layer, const SearchBudget& budget,
+                             std::int64_t end) const;
+  /// How many tokens make it worth opening more pages.
+  std::int64_t to_look_for(const TieredLayer& layer, const SearchBudget& budget,
+                           std::int64_t end) const;
+  bool covers(const TieredLayer& layer, const SearchBudget& budget, std::int64_t end) const;
+  /// Bytes of the index that a query reads, members aside.
+  std::int64_t index_bytes_read(const TieredLayer& layer, std::int64_t budget_tokens) const;
+
+  // tiered_search.cpp
+  std::int64_t pages_to_open(const TieredLayer& layer, std::int64_t budget_tokens) const;
+  TieredFound look(TieredLayer& layer, const Tensor& q_1HK, std::int64_t budget_tokens);
+  void rank(TieredLayer& layer, TieredFound& found, const Tensor& known_1H) const;
+  void select(const TieredLayer& layer, TieredFound& found, const SearchBudget& budget,
+              std::int64_t budget_tokens, const Tensor& hot_1H, const Tensor& known_1H) const;
+  TieredFound find(TieredLayer& layer, const Tensor& q_1HK, std::int64_t end,
+                   const SearchBudget& budget, TieredKnown& known);
+
+  // tiered_step.cpp
+  KvView clusters_of(const TieredLayer& layer, const TieredFound& found) const;
+  AttentionResult over_all(TieredLayer& layer, const Tensor& q_NHK, std::int64_t end) const;
+  TieredKnown over_known(TieredLayer& layer, const Tensor& q_1HK, const TieredFound& found,
+                         std::int64_t end) const;
+  KeyList selected(const TieredLayer& layer, const TieredFound& found) const;
+  KeyList rest(const TieredLayer& layer, const TieredFound& found) const;
+  AttentionResult attend_row(TieredLayer& layer, const Tensor& q_1HK, std::int64_t end);
+  void note(TieredLayer& layer, const TieredFound& found, std::int64_t end,
+            std::int64_t budget_tokens) const;
+};
+
+}  // namespace quire::cache
