@@ -8,6 +8,7 @@
 #include "cli/nearest.h"
 #include "cli/number.h"
 #include "quire/base/error.h"
+#include "quire/cache/merged.h"
 #include "quire/cache/policies/policies.h"
 
 namespace quire::cli {
@@ -51,7 +52,8 @@ std::vector<NamedBudget> parse_budgets(const std::string& option, const std::str
 }
 
 void check_cache_names(const std::string& option, const std::vector<std::string>& names) {
-  const std::vector<std::string>& known = cache::policy_names();
+  std::vector<std::string> known = cache::policy_names();
+  known.insert(known.end(), cache::merge_names().begin(), cache::merge_names().end());
   for (const std::string& name : names) {
     if (std::find(known.begin(), known.end(), name) != known.end()) continue;
     const std::string meant = nearest(name, known);

@@ -3,12 +3,18 @@
 #include <algorithm>
 
 #include "quire/cache/contiguous.h"
+#include "quire/cache/merged.h"
 #include "quire/cache/policy_cache.h"
 
 namespace quire::eval {
 
 std::int64_t first_query_wanted(const cache::KvCache& cache, std::int64_t document) {
   if (dynamic_cast<const cache::ContiguousCache*>(&cache) != nullptr) return document;
+  if (const auto* merged = dynamic_cast<const cache::MergedCache*>(&cache)) {
+    const cache::MergeOptions& options = merged->options();
+    const bool all = options.mass == cache::MergeMass::kReading;
+    return all ? 0 : std::max<std::int64_t>(document - options.probes, 0);
+  }
   const auto* policy = dynamic_cast<const cache::PolicyCache*>(&cache);
   if (policy == nullptr) return 0;
   const cache::Observe observe = policy->policy().observe();

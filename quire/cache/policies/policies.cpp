@@ -4,6 +4,7 @@
 
 #include "quire/base/error.h"
 #include "quire/cache/contiguous.h"
+#include "quire/cache/merged.h"
 
 namespace quire::cache {
 namespace {
@@ -65,6 +66,9 @@ std::unique_ptr<KvCache> make_policy_cache(std::string_view name, const Budget& 
   static_cast<void>(budget.of(capacity));
   if (keeps_everything(name))
     return std::make_unique<ContiguousCache>(std::move(layers), capacity, stored_as(name, kv));
+  if (is_merge_name(name))
+    return std::make_unique<MergedCache>(std::move(layers), merge_options(name), budget, capacity,
+                                         kv);
   return std::make_unique<PolicyCache>(std::move(layers), make_policy(name), budget, capacity, kv,
                                        measure);
 }
