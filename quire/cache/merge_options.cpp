@@ -6,11 +6,10 @@
 namespace quire::cache {
 namespace {
 
-// H2O's halves: as many recent tokens as heavy ones would depend on the budget; a fixed number of
-// them is what the other policies have.
 MergeOptions keeping(double threshold, MergeWeights weights, MergeBias bias) {
   MergeOptions out;
   out.groups = MergeGroups::kKept;
+  out.mass = MergeMass::kRecent;
   out.threshold = threshold;
   out.weights = weights;
   out.bias = bias;
@@ -20,6 +19,7 @@ MergeOptions keeping(double threshold, MergeWeights weights, MergeBias bias) {
 MergeOptions asymkv() {
   MergeOptions out;
   out.groups = MergeGroups::kAdjacent;
+  out.mass = MergeMass::kRecent;
   out.weights = MergeWeights::kSquaredMass;
   out.bias = MergeBias::kLogCount;
   out.count_cap = 5;

@@ -61,6 +61,29 @@ void smooth(std::span<float> mass_S) {
   }
 }
 
+/// Makes numbers the shares of their sum.
+void normalise(std::span<float> x) {
+  const double sum = std::accumulate(x.begin(), x.end(), 0.0);
+  if (!(sum > 0)) return;
+  for (float& one : x) one = static_cast<float>(double{one} / sum);
+}
+
+void put_mass(const HeadContext& head, MergeMass kind, std::span<float> mass_S) {
+  std::fill(mass_S.begin(), mass_S.end(), 0.0f);
+  const auto put = [&](std::span<const float> from) {
+    std::copy(from.begin(), from.end(), mass_S.begin());
+  };
+  if (kind == MergeMass::kReading) return put(head.reading_mass_S);
+  put(head.window_mass_S);
+  smooth(mass_S);
+  if (kind == MergeMass::kRecent) return;
+  normalise(mass_S);
+  std::vector<float> each(head.reading_mass_S.begin(), head.reading_mass_S.end());
+  for (std::size_t s = 0; s < each.size(); ++s) each[s] /= static_cast<float>(each.size() - s);
+  normalise(each);
+  for (std::size_t s = 0; s < each.size(); ++s) mass_S[s] += each[s];
+}
+
 void check_options(const MergeOptions& o) {
   QUIRE_CHECK(o.threshold >= -1 && o.threshold <= 1, "threshold is ", o.threshold,
               "; a cosine is -1 to 1");
@@ -175,12 +198,7 @@ MergeSource MergedCache::Impl::reading(Layer& layer) const {
     head.spec = &layer.spec;
     head.tokens = S;
     layer.observer.tell(head, view);
-    const bool all = options.mass == MergeMass::kReading;
-    const std::span<const float> mass = all ? head.reading_mass_S : head.window_mass_S;
-    float* to = out.mass_GS.mutable_data<float>() + g * S;
-    std::fill_n(to, S, 0.0f);
-    std::copy(mass.begin(), mass.end(), to);
-    if (!all) smooth({to, at(S)});
+    put_mass(head, options.mass, {out.mass_GS.mutable_data<float>() + g * S, at(S)});
     std::fill_n(out.count_GS.mutable_data<float>() + g * S, S, 1.0f);
     auto* position = out.position_GS.mutable_data<std::int64_t>() + g * S;
     std::iota(position, position + S, 0);
@@ -272,7 +290,7 @@ MergedCache::MergedCache(std::vector<LayerSpec> layers, const MergeOptions& opti
   impl_->budget = budget;
   impl_->capacity = capacity;
   impl_->kv = kv;
-  const Observe observe{.reading_mass = options.mass == MergeMass::kReading,
+  const Observe observe{.reading_mass = options.mass != MergeMass::kRecent,
                         .window = options.probes};
   for (LayerSpec& s : layers) {
     QUIRE_CHECK(s.H > 0 && s.G > 0 && s.K > 0 && s.U > 0 && s.H % s.G == 0,

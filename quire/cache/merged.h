@@ -32,16 +32,16 @@ enum class MergeWeights : std::uint8_t { kMass, kCosine, kSquaredMass };
 /// attention gives the attention of all. kNone: none.
 enum class MergeBias : std::uint8_t { kLogCount, kFitted, kVotes, kNone };
 
-/// Which attention tells heavy keys: of the whole reading, or of its last queries, averaged over
-/// five neighbours.
-enum class MergeMass : std::uint8_t { kReading, kRecent };
+/// Which attention tells heavy keys: of the whole reading; of its last queries, averaged over five
+/// neighbours; or the sum of the two as shares, that of the reading by queries that saw the key.
+enum class MergeMass : std::uint8_t { kReading, kRecent, kBoth };
 
 struct MergeOptions {
   MergeMode mode = MergeMode::kKeysAndValues;
-  MergeGroups groups = MergeGroups::kNeighbours;
+  MergeGroups groups = MergeGroups::kKept;
   MergeWeights weights = MergeWeights::kMass;
   MergeBias bias = MergeBias::kFitted;
-  MergeMass mass = MergeMass::kRecent;
+  MergeMass mass = MergeMass::kBoth;
   // Pairs are made as long as there are any like these; where the budget is not met then, of less
   // similar ones, of larger groups and at last of any distance. Of kKept: a key less similar than
   // the threshold to all that are kept is dropped.
@@ -56,7 +56,7 @@ struct MergeOptions {
   std::int64_t sinks = 4;
   std::int64_t recent = 64;
   double heavy = 0.7;
-  std::int64_t probes = 128;     // last queries of the reading that are kept for mass and bias
+  std::int64_t probes = 256;     // last queries of the reading that are kept for mass and bias
   std::int64_t whole_first = 0;  // layers that are not merged, within the same budget
   std::int64_t whole_last = 0;
   std::int64_t stream_tokens = 0;  // tokens after the document that are merged too; 0: never

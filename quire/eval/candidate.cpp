@@ -12,7 +12,7 @@ std::int64_t first_query_wanted(const cache::KvCache& cache, std::int64_t docume
   if (dynamic_cast<const cache::ContiguousCache*>(&cache) != nullptr) return document;
   if (const auto* merged = dynamic_cast<const cache::MergedCache*>(&cache)) {
     const cache::MergeOptions& options = merged->options();
-    const bool all = options.mass == cache::MergeMass::kReading;
+    const bool all = options.mass != cache::MergeMass::kRecent;
     return all ? 0 : std::max<std::int64_t>(document - options.probes, 0);
   }
   const auto* policy = dynamic_cast<const cache::PolicyCache*>(&cache);

@@ -27,12 +27,19 @@ constexpr DType kForms[] = {DType::kF32, DType::kBF16, DType::kF16,
 
 std::vector<LayerSpec> some_layers() { return {layer_of(4, 2, 16, 16), layer_of(6, 2, 32, 16)}; }
 
-/// Small enough for short texts.
-MergeOptions small(MergeOptions options = {}) {
+/// Neighbours, by default: those merges lose no token. Small enough for short texts.
+MergeOptions small(MergeOptions options) {
   options.sinks = 2;
   options.recent = 6;
   options.probes = 16;
   return options;
+}
+
+MergeOptions small() {
+  MergeOptions options;
+  options.groups = MergeGroups::kNeighbours;
+  options.mass = MergeMass::kRecent;
+  return small(options);
 }
 
 double sum_of(const Tensor& x) {
