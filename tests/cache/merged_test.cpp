@@ -300,7 +300,10 @@ TEST(MergedCache, refuses_what_cannot_be_and_names_the_floor) {
   EXPECT_THAT(make([](MergeOptions& o) { o.round = 0; }), testing::HasSubstr("round is 0"));
   EXPECT_THAT(make([](MergeOptions& o) { o.heavy = 2; }), testing::HasSubstr("heavy 2"));
   EXPECT_THAT(make([](MergeOptions& o) { o.probes = 0; }), testing::HasSubstr("probes"));
-  EXPECT_THAT(make([](MergeOptions& o) { o.weights = MergeWeights::kCosine; }),
+  EXPECT_THAT(make([](MergeOptions& o) {
+                o.groups = MergeGroups::kNeighbours;
+                o.weights = MergeWeights::kCosine;
+              }),
               testing::HasSubstr("weights by cosine need kept keys"));
   EXPECT_THAT(message_of<ArgumentError>([] { merge_options("merge"); }),
               "there is no merged cache 'merge'; there are merged, keepkv, asymkv, "
