@@ -36,6 +36,7 @@ enum class MergeBias : std::uint8_t { kLogCount, kFitted, kVotes, kNone };
 /// neighbours; or the sum of the two as shares, that of the reading by queries that saw the key.
 enum class MergeMass : std::uint8_t { kReading, kRecent, kBoth };
 
+/// What is merged, how, and what is not. The defaults are what was best on the texts to tune on.
 struct MergeOptions {
   MergeMode mode = MergeMode::kKeysAndValues;
   MergeGroups groups = MergeGroups::kKept;
