@@ -9,6 +9,7 @@
 #include "cli/number.h"
 #include "cli/tiered_session.h"
 #include "quire/base/error.h"
+#include "quire/cache/merged.h"
 #include "quire/cache/policies/policies.h"
 
 namespace quire::cli {
@@ -55,6 +56,7 @@ std::vector<NamedBudget> parse_budgets(const std::string& option, const std::str
 void check_cache_names(const std::string& option, const std::vector<std::string>& names) {
   std::vector<std::string> known = cache::policy_names();
   known.emplace_back("tiered");
+  known.insert(known.end(), cache::merge_names().begin(), cache::merge_names().end());
   for (const std::string& name : names) {
     if (std::find(known.begin(), known.end(), name) != known.end()) continue;
     const std::string meant = nearest(name, known);

@@ -4,6 +4,7 @@
 
 #include "cli/tiered_session.h"
 #include "quire/base/error.h"
+#include "quire/cache/merged.h"
 #include "quire/cache/policies/policies.h"
 
 namespace quire::cli {
@@ -30,6 +31,7 @@ std::vector<std::string> cache_kinds() {
   // The others are full with another --kv.
   for (const std::string& name : cache::policy_names())
     if (!cache::keeps_everything(name)) out.push_back(name);
+  out.insert(out.end(), cache::merge_names().begin(), cache::merge_names().end());
   return out;
 }
 
@@ -47,7 +49,10 @@ void check_policy(const CacheChoice& choice, bool forks) {
               ": only --cache tiered has such a budget");
   QUIRE_CHECK(choice.budget || choice.budget_share, "--cache ", choice.kind,
               " needs a --budget: N tokens, or N% of the documents");
-  const std::int64_t floor = cache::make_policy(choice.kind)->floor_tokens();
+  const bool merges = cache::is_merge_name(choice.kind);
+  const std::int64_t floor =
+      merges ? cache::MergedCache::floor_tokens(cache::merge_options(choice.kind))
+             : cache::make_policy(choice.kind)->floor_tokens();
   QUIRE_CHECK(!choice.budget || *choice.budget >= floor, "--budget is ", choice.budget.value_or(0),
               "; ", choice.kind, " needs at least ", floor, " tokens");
 }
@@ -67,17 +72,24 @@ generate::Session make_policy_session(const model::Model& model,
           model.file().stop_ids()};
 }
 
-Json policy_json(generate::Session& session, DType kv) {
+Json policy_json(generate::Session& session, const std::string& kind, DType kv) {
   if (const auto* tiered = dynamic_cast<const cache::TieredCache*>(&session.cache()))
     return tiered_json(*tiered, kv);
-  const auto& cache = dynamic_cast<const cache::PolicyCache&>(session.cache());
-  const cache::CacheReport report = cache.report();
+  const cache::CacheReport report = session.cache().report();
   Json out;
-  out["policy"] = std::string(cache.policy().name());
+  out["policy"] = kind;
   out["type"] = kv_name(kv);
   out["tokens"] = report.tokens;
-  out["context_tokens"] = cache.context();
-  out["budget_tokens"] = cache.budget_tokens();
+  const auto bounds = [&](const auto& cache) {
+    out["context_tokens"] = cache.context();
+    out["budget_tokens"] = cache.budget_tokens();
+  };
+  if (cache::is_merge_name(kind)) {
+    bounds(dynamic_cast<const cache::MergedCache&>(session.cache()));
+    out["mass"] = report.mass;
+  } else {
+    bounds(dynamic_cast<const cache::PolicyCache&>(session.cache()));
+  }
   out["bytes_read"] = report.bytes_read;
   out["bytes_stored"] = report.bytes_stored;
   return out;

@@ -25,7 +25,7 @@ generate::Session make_policy_session(const model::Model& model,
                                       std::shared_ptr<const text::Tokenizer> tokenizer,
                                       const CacheChoice& choice, DType kv, std::int64_t context);
 
-/// The figures of its cache for --json: policy, type, tokens, context, bytes_read …
-Json policy_json(generate::Session& session, DType kv);
+/// The figures of the cache of that kind for --json: policy, type, tokens, context, bytes_read …
+Json policy_json(generate::Session& session, const std::string& kind, DType kv);
 
 }  // namespace quire::cli

@@ -173,7 +173,7 @@ void answer_under_policy(const Work& w, std::span<const std::int32_t> ids, Repor
   report.read_tokens = static_cast<std::int64_t>(session.ids().size());
   if (finished) write_answer(w, session, report);
   report.cache_bytes = session.cache().bytes();
-  report.cache = policy_json(session, report.kv);
+  report.cache = policy_json(session, w.a.cache.kind, report.kv);
 }
 
 /// Reads the prompt, then writes the answer; a signal ends either.

@@ -1,10 +1,15 @@
 #include "quire/cache/kv_store.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <numeric>
 
 #include "quire/base/error.h"
 #include "quire/base/half.h"
+#include "quire/ops/attention/hadamard.h"
+#include "quire/ops/attention/i4_row.h"
+#include "quire/ops/attention/kv_format.h"
 
 namespace quire::cache {
 namespace {
@@ -13,45 +18,46 @@ constexpr std::int64_t kSlotUnit = 64;  // tiles of attention end inside the sto
 
 std::int64_t rounded(std::int64_t slots) { return (slots + kSlotUnit - 1) / kSlotUnit * kSlotUnit; }
 
-std::uint64_t scale_bytes(const LayerSpec& spec, std::int64_t slots, DType dtype) {
-  return dtype == DType::kI8 ? checked_bytes(slots, spec.G, 1, sizeof(float)) : 0;
-}
-
-template <class T>
-void copy_elements(const std::byte* from, std::int64_t from_step, std::byte* to,
-                   std::int64_t to_step, std::int64_t count) {
-  const T* x = reinterpret_cast<const T*>(from);
-  T* y = reinterpret_cast<T*>(to);
-  for (std::int64_t i = 0; i < count; ++i) y[i * to_step] = x[i * from_step];
-}
-
-void copy_elements(std::size_t size, const std::byte* from, std::int64_t from_step, std::byte* to,
-                   std::int64_t to_step, std::int64_t count) {
-  if (size == 4) return copy_elements<std::uint32_t>(from, from_step, to, to_step, count);
-  if (size == 2) return copy_elements<std::uint16_t>(from, from_step, to, to_step, count);
-  copy_elements<std::uint8_t>(from, from_step, to, to_step, count);
-}
+std::size_t unsigned_of(std::int64_t i) { return static_cast<std::size_t>(i); }
 
 template <class T, class Widen>
-void widen_elements(const std::byte* from, std::int64_t step, std::int64_t count, float* to,
-                    Widen widen) {
-  const T* x = reinterpret_cast<const T*>(from);
-  for (std::int64_t i = 0; i < count; ++i) to[i] = widen(x[i * step]);
+void widen_elements(const std::byte* from, std::int64_t count, float* to, Widen widen) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    T x;
+    std::memcpy(&x, from + i * static_cast<std::int64_t>(sizeof(T)), sizeof(T));
+    to[i] = widen(x);
+  }
 }
 
-void widen_elements(DType dtype, const std::byte* from, std::int64_t step, std::int64_t count,
-                    float scale, float* to) {
+/// A row of i4, by the same multiply-add as the kernels: the same bits.
+void widen_i4(const std::byte* from, std::int64_t count, float* to) {
+  for (std::int64_t k = 0; k < count; k += kernel::kI4Group) {
+    const std::int64_t size = kernel::i4_group_size(count, k), half = kernel::i4_code_bytes(size);
+    float header[2];
+    widen_elements<Half>(from, 2, header, [](Half x) { return to_float(x); });
+    for (std::int64_t i = 0; i < size; ++i) {
+      const auto byte = static_cast<unsigned>(from[kernel::kI4Header + i % half]);
+      const unsigned code = i < half ? byte & 15 : byte >> 4;
+      to[k + i] = std::fma(static_cast<float>(code), header[0], header[1]);
+    }
+    from += kernel::i4_group_bytes(size);
+  }
+}
+
+void widen_row(DType dtype, const std::byte* from, std::int64_t count, float scale, float* to) {
   switch (dtype) {
     case DType::kF16:
-      return widen_elements<Half>(from, step, count, to, [](Half x) { return to_float(x); });
+      return widen_elements<Half>(from, count, to, [](Half x) { return to_float(x); });
     case DType::kBF16:
-      return widen_elements<BFloat16>(from, step, count, to,
-                                      [](BFloat16 x) { return to_float(x); });
+      return widen_elements<BFloat16>(from, count, to, [](BFloat16 x) { return to_float(x); });
     case DType::kI8:
       return widen_elements<std::int8_t>(
-          from, step, count, to, [&](std::int8_t x) { return static_cast<float>(x) * scale; });
+          from, count, to, [&](std::int8_t x) { return static_cast<float>(x) * scale; });
+    case DType::kI4:
+    case DType::kI4H:
+      return widen_i4(from, count, to);
     default:
-      return widen_elements<float>(from, step, count, to, [](float x) { return x; });
+      return widen_elements<float>(from, count, to, [](float x) { return x; });
   }
 }
 
@@ -64,16 +70,23 @@ KvStore::KvStore(const LayerSpec& spec, std::int64_t slots, DType dtype, KLayout
       slots_(rounded(slots)),
       dtype_(dtype),
       layout_(layout),
-      k_(checked_bytes(slots_, spec.G, spec.K, size_of(dtype))),
-      v_(checked_bytes(slots_, spec.G, spec.U, size_of(dtype))),
-      k_scale_(scale_bytes(spec, slots_, dtype)),
-      v_scale_(scale_bytes(spec, slots_, dtype)) {}
+      k_row_(kv_row_bytes(dtype, spec.K)),
+      v_row_(kv_row_bytes(dtype, spec.U)),
+      k_(checked_bytes(slots_, spec.G, k_row_, 1)),
+      v_(checked_bytes(slots_, spec.G, v_row_, 1)),
+      k_scale_(checked_bytes(slots_, spec.G, kv_scale_bytes(dtype), 1)),
+      v_scale_(checked_bytes(slots_, spec.G, kv_scale_bytes(dtype), 1)) {
+  each_kv_lane_part(dtype, K_, [&](std::int64_t offset, std::int64_t bytes) {
+    parts_.push_back({offset, bytes});
+  });
+}
 
 KvPages KvStore::pages(std::int64_t P, std::int64_t Z) const {
+  const std::int64_t k = kv_row_stride(dtype_, K_), v = kv_row_stride(dtype_, U_);
   return {k_.data(),
           v_.data(),
-          {Z * K_, K_, slots_ * K_},
-          {Z * U_, U_, slots_ * U_},
+          {Z * k, k, slots_ * k},
+          {Z * v, v, slots_ * v},
           layout_,
           dtype_,
           reinterpret_cast<float*>(k_scale_.data()),
@@ -101,60 +114,81 @@ KvView KvStore::view(std::int64_t end) const {
 
 KvView KvStore::paged_view(std::int64_t Z) const { return view_of(pages(slots_ / Z, Z)); }
 
-std::int64_t KvStore::key_at(std::int64_t g, std::int64_t slot) const {
-  const std::int64_t head = g * slots_ * K_;
-  return layout_ == KLayout::kBlocks ? head + slot / 16 * 16 * K_ + slot % 16 : head + slot * K_;
+const std::byte* KvStore::value_row(std::int64_t g, std::int64_t slot) const {
+  return v_.data() + (g * slots_ + slot) * v_row_;
+}
+
+void KvStore::take_key(std::int64_t g, std::int64_t slot, std::byte* row) const {
+  if (layout_ == KLayout::kRows) {
+    std::memcpy(row, k_.data() + (g * slots_ + slot) * k_row_, unsigned_of(k_row_));
+    return;
+  }
+  const std::byte* block = k_.data() + (g * slots_ + slot / 16 * 16) * k_row_;
+  for (const Part& part : parts_) {
+    std::memcpy(row, block + part.offset + slot % 16 * part.bytes, unsigned_of(part.bytes));
+    row += part.bytes;
+  }
+}
+
+void KvStore::put_key(std::int64_t g, std::int64_t slot, const std::byte* row) {
+  if (layout_ == KLayout::kRows) {
+    std::memcpy(k_.data() + (g * slots_ + slot) * k_row_, row, unsigned_of(k_row_));
+    return;
+  }
+  std::byte* block = k_.data() + (g * slots_ + slot / 16 * 16) * k_row_;
+  for (const Part& part : parts_) {
+    std::memcpy(block + part.offset + slot % 16 * part.bytes, row, unsigned_of(part.bytes));
+    row += part.bytes;
+  }
 }
 
 void KvStore::copy(const KvStore& from, std::int64_t g, std::span<const std::int32_t> slots) {
-  const auto size = static_cast<std::int64_t>(size_of(dtype_));
+  std::vector<std::byte> row(unsigned_of(k_row_));
+  const std::int64_t scale_bytes = kv_scale_bytes(dtype_);
   for (std::size_t i = 0; i < slots.size(); ++i) {
     const std::int64_t slot = slots[i], to = static_cast<std::int64_t>(i);
-    copy_elements(size_of(dtype_), from.k_.data() + from.key_at(g, slot) * size, from.key_step(),
-                  k_.data() + key_at(g, to) * size, key_step(), K_);
-    std::memcpy(v_.data() + (g * slots_ + to) * U_ * size,
-                from.v_.data() + (g * from.slots_ + slot) * U_ * size,
-                static_cast<std::size_t>(U_ * size));
-    if (dtype_ != DType::kI8) continue;
+    from.take_key(g, slot, row.data());
+    put_key(g, to, row.data());
+    std::memcpy(v_.data() + (g * slots_ + to) * v_row_, from.value_row(g, slot),
+                unsigned_of(v_row_));
+    if (scale_bytes == 0) continue;
     const auto scale = [&](const Reserved& of, std::int64_t at) {
-      return of.data() + (at * G_ + g) * static_cast<std::int64_t>(sizeof(float));
+      return of.data() + (at * G_ + g) * scale_bytes;
     };
-    std::memcpy(scale(k_scale_, to), scale(from.k_scale_, slot), sizeof(float));
-    std::memcpy(scale(v_scale_, to), scale(from.v_scale_, slot), sizeof(float));
+    std::memcpy(scale(k_scale_, to), scale(from.k_scale_, slot), unsigned_of(scale_bytes));
+    std::memcpy(scale(v_scale_, to), scale(from.v_scale_, slot), unsigned_of(scale_bytes));
   }
 }
 
 void KvStore::copy(const KvStore& from, std::int64_t tokens) {
-  const auto size = static_cast<std::int64_t>(size_of(dtype_));
   for (std::int64_t g = 0; g < G_; ++g) {
-    std::memcpy(k_.data() + g * slots_ * K_ * size, from.k_.data() + g * from.slots_ * K_ * size,
-                static_cast<std::size_t>(tokens * K_ * size));
-    std::memcpy(v_.data() + g * slots_ * U_ * size, from.v_.data() + g * from.slots_ * U_ * size,
-                static_cast<std::size_t>(tokens * U_ * size));
+    std::memcpy(k_.data() + g * slots_ * k_row_, from.k_.data() + g * from.slots_ * k_row_,
+                unsigned_of(tokens * k_row_));
+    std::memcpy(v_.data() + g * slots_ * v_row_, from.value_row(g, 0),
+                unsigned_of(tokens * v_row_));
   }
-  if (dtype_ != DType::kI8) return;
-  const auto scales = static_cast<std::size_t>(tokens * G_) * sizeof(float);
-  std::memcpy(k_scale_.data(), from.k_scale_.data(), scales);
-  std::memcpy(v_scale_.data(), from.v_scale_.data(), scales);
+  const std::int64_t scales = tokens * G_ * kv_scale_bytes(dtype_);
+  if (scales == 0) return;
+  std::memcpy(k_scale_.data(), from.k_scale_.data(), unsigned_of(scales));
+  std::memcpy(v_scale_.data(), from.v_scale_.data(), unsigned_of(scales));
 }
 
 void KvStore::widen(std::int64_t g, std::int64_t tokens, float* k_SK, float* v_SU) const {
-  const auto size = static_cast<std::int64_t>(size_of(dtype_));
   const auto scale = [&](const Reserved& of, std::int64_t slot) {
     return dtype_ == DType::kI8 ? reinterpret_cast<const float*>(of.data())[slot * G_ + g] : 1.0f;
   };
+  std::vector<std::byte> row(unsigned_of(k_row_));
   for (std::int64_t slot = 0; slot < tokens; ++slot) {
-    widen_elements(dtype_, k_.data() + key_at(g, slot) * size, key_step(), K_,
-                   scale(k_scale_, slot), k_SK + slot * K_);
-    widen_elements(dtype_, v_.data() + (g * slots_ + slot) * U_ * size, 1, U_,
-                   scale(v_scale_, slot), v_SU + slot * U_);
+    take_key(g, slot, row.data());
+    widen_row(dtype_, row.data(), K_, scale(k_scale_, slot), k_SK + slot * K_);
+    widen_row(dtype_, value_row(g, slot), U_, scale(v_scale_, slot), v_SU + slot * U_);
   }
+  if (dtype_ != DType::kI4H || tokens == 0) return;
+  // Keys lie turned; the turn is its own inverse.
+  const Tensor k = hadamard(Tensor::of<float>({k_SK, unsigned_of(tokens * K_)}, {tokens, K_}));
+  std::copy_n(k.data<float>(), tokens * K_, k_SK);
 }
 
-std::int64_t KvStore::bytes_per_token() const {
-  const auto size = static_cast<std::int64_t>(size_of(dtype_));
-  return G_ * ((K_ + U_) * size +
-               (dtype_ == DType::kI8 ? 2 * static_cast<std::int64_t>(sizeof(float)) : 0));
-}
+std::int64_t KvStore::bytes_per_token() const { return kv_bytes_per_token(dtype_, G_, K_, U_); }
 
 }  // namespace quire::cache

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "quire/base/dtype.h"
 #include "quire/cache/kv_cache.h"
@@ -13,7 +14,7 @@ namespace quire::cache {
 /// The keys and values of one layer in slots, head by head; memory is committed as it fills.
 class KvStore {
  public:
-  /// dtype: f32, bf16, f16 or i8. Throws ArgumentError, OutOfMemory.
+  /// dtype: what stores_kv() says. Throws ArgumentError, OutOfMemory.
   KvStore(const LayerSpec& spec, std::int64_t slots, DType dtype, KLayout layout);
 
   /// Tokens into slots first, first + 1, …
@@ -36,14 +37,22 @@ class KvStore {
   std::int64_t bytes_per_token() const;
 
  private:
+  /// A stretch of a row in a block of 16 keys: lane i has it `bytes` · i behind `offset`.
+  struct Part {
+    std::int64_t offset, bytes;
+  };
+
   KvPages pages(std::int64_t P, std::int64_t Z) const;
-  /// Where element k of a key lies, in elements; the next is key_step() further.
-  std::int64_t key_at(std::int64_t g, std::int64_t slot) const;
-  std::int64_t key_step() const { return layout_ == KLayout::kBlocks ? 16 : 1; }
+  const std::byte* value_row(std::int64_t g, std::int64_t slot) const;
+  /// The bytes of a key, one after another, out of its place and into it.
+  void take_key(std::int64_t g, std::int64_t slot, std::byte* row) const;
+  void put_key(std::int64_t g, std::int64_t slot, const std::byte* row);
 
   std::int64_t G_, K_, U_, slots_;
   DType dtype_;
   KLayout layout_;
+  std::int64_t k_row_, v_row_;  // bytes
+  std::vector<Part> parts_;     // of a key, in the order of its bytes
   Reserved k_, v_, k_scale_, v_scale_;
 };
 

@@ -5,6 +5,7 @@
 
 #include "quire/base/error.h"
 #include "quire/cache/policy_cache_impl.h"
+#include "quire/ops/attention/kv_format.h"
 
 namespace quire::cache {
 
@@ -14,8 +15,7 @@ PolicyCache::PolicyCache(std::vector<LayerSpec> layers, std::unique_ptr<Policy> 
   QUIRE_CHECK(policy != nullptr, "a cache without a policy");
   QUIRE_CHECK(capacity > 0 && capacity < (std::int64_t{1} << 31), "a cache for ", capacity,
               " tokens; it must hold at least one, and fewer than 2^31");
-  QUIRE_CHECK(kv == DType::kF32 || kv == DType::kF16 || kv == DType::kBF16 || kv == DType::kI8,
-              "a cache of ", to_string(kv), "; it may be f32, bf16, f16 or i8");
+  QUIRE_CHECK(stores_kv(kv), "a cache of ", to_string(kv), "; it may be ", kv_formats());
   static_cast<void>(budget.of(capacity));
   QUIRE_CHECK(budget.tokens < 0 || budget.tokens >= policy->floor_tokens(), "a budget of ",
               budget.tokens, " tokens; ", policy->name(), " needs at least ",

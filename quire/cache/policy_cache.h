@@ -33,7 +33,7 @@ enum class Measure : std::uint8_t { kNothing, kMass };
 ///           keys, values and scales that are kept, biases, and the index.
 class PolicyCache : public KvCache {
  public:
-  /// kv: f32, bf16, f16 or i8. Throws ArgumentError (sizes, dtype, and a budget under the policy's
+  /// kv: what stores_kv() says. Throws ArgumentError (sizes, dtype, and a budget under the policy's
   /// floor, which it names; of a fraction when reading ends), OutOfMemory.
   PolicyCache(std::vector<LayerSpec> layers, std::unique_ptr<Policy> policy, Budget budget,
               std::int64_t capacity, DType kv, Measure measure = Measure::kNothing);

@@ -95,8 +95,8 @@ void QueryObserver::finish(const KvView& view) {
   };
   if (observe_.reading_mass) reading_GS_ = by_head(mass_SG_.data());
   if (observe_.window > 0) {
-    const std::int64_t row = spec_.H * spec_.K, T = static_cast<std::int64_t>(window_.size()) / row;
-    const Tensor q_NHK = Tensor::of<float>(window_, {T, spec_.H, spec_.K});
+    const Tensor q_NHK = window_queries();
+    const std::int64_t T = q_NHK.size(0);
     AttentionSpec spec = spec_.attention;
     spec.alignment = Alignment::kBottomRight;
     const AttentionResult all = attention(q_NHK, one_sequence(T), view, spec);
@@ -138,6 +138,11 @@ QueryObserver QueryObserver::narrowed(const Observe& observe) const {
     out.window_.erase(out.window_.begin(), out.window_.end() - static_cast<std::ptrdiff_t>(most));
   if (!observe.moments) out.sum_ = out.outer_ = {};
   return out;
+}
+
+Tensor QueryObserver::window_queries() const {
+  const auto tokens = static_cast<std::int64_t>(window_.size()) / (spec_.H * spec_.K);
+  return Tensor::of<float>(window_, {tokens, spec_.H, spec_.K});
 }
 
 void QueryObserver::clear() { *this = QueryObserver(spec_, observe_); }

@@ -23,6 +23,8 @@ class QueryObserver {
   void tell(HeadContext& head, const KvView& view);
   /// What a policy that asks for less would have been left. Throws ArgumentError for more.
   QueryObserver narrowed(const Observe& observe) const;
+  /// The last queries, [tokens, H, K], as many as were asked for and seen.
+  Tensor window_queries() const;
   /// Forgets all.
   void clear();
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "quire/cache/contiguous.h"
+#include "quire/cache/merged.h"
 #include "quire/cache/policy_cache.h"
 #include "quire/cache/tiered.h"
 
@@ -12,6 +13,11 @@ std::int64_t first_query_wanted(const cache::KvCache& cache, std::int64_t docume
   if (dynamic_cast<const cache::ContiguousCache*>(&cache) != nullptr ||
       dynamic_cast<const cache::TieredCache*>(&cache) != nullptr)
     return document;
+  if (const auto* merged = dynamic_cast<const cache::MergedCache*>(&cache)) {
+    const cache::MergeOptions& options = merged->options();
+    const bool all = options.mass != cache::MergeMass::kRecent;
+    return all ? 0 : std::max<std::int64_t>(document - options.probes, 0);
+  }
   const auto* policy = dynamic_cast<const cache::PolicyCache*>(&cache);
   if (policy == nullptr) return 0;
   const cache::Observe observe = policy->policy().observe();

@@ -23,7 +23,8 @@ using test::random_step;
 using test::same_bits;
 using test::Step;
 
-constexpr DType kStored[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kI8};
+constexpr DType kStored[] = {DType::kF32, DType::kF16, DType::kBF16,
+                             DType::kI8,  DType::kI4,  DType::kI4H};
 constexpr DType kTwo[] = {DType::kF32, DType::kI8};
 
 std::vector<LayerSpec> some_layers() {

@@ -4,6 +4,7 @@
 
 #include "quire/base/error.h"
 #include "quire/cache/contiguous.h"
+#include "quire/cache/merged.h"
 
 namespace quire::cache {
 namespace {
@@ -16,6 +17,7 @@ struct Named {
 constexpr Named kPolicies[] = {
     {"full", [] { return full_policy(); }},
     {"int8", [] { return full_policy(); }},
+    {"int8row", [] { return full_policy(); }},
     {"int4", [] { return full_policy(); }},
     {"int4h", [] { return full_policy(); }},
     {"window", [] { return window_policy(); }},
@@ -28,10 +30,11 @@ constexpr Named kPolicies[] = {
 };
 
 DType stored_as(std::string_view name, DType kv) {
-  return name == "int8"    ? DType::kI8
-         : name == "int4"  ? DType::kI4
-         : name == "int4h" ? DType::kI4H
-                           : kv;
+  return name == "int8"      ? DType::kI8H
+         : name == "int8row" ? DType::kI8
+         : name == "int4"    ? DType::kI4
+         : name == "int4h"   ? DType::kI4H
+                             : kv;
 }
 
 }  // namespace
@@ -65,6 +68,9 @@ std::unique_ptr<KvCache> make_policy_cache(std::string_view name, const Budget& 
   static_cast<void>(budget.of(capacity));
   if (keeps_everything(name))
     return std::make_unique<ContiguousCache>(std::move(layers), capacity, stored_as(name, kv));
+  if (is_merge_name(name))
+    return std::make_unique<MergedCache>(std::move(layers), merge_options(name), budget, capacity,
+                                         kv);
   return std::make_unique<PolicyCache>(std::move(layers), make_policy(name), budget, capacity, kv,
                                        measure);
 }
