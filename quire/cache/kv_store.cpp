@@ -1,14 +1,11 @@
 #include "quire/cache/kv_store.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <numeric>
 
 #include "quire/base/error.h"
-#include "quire/base/half.h"
 #include "quire/ops/attention/hadamard.h"
-#include "quire/ops/attention/i4_row.h"
 #include "quire/ops/attention/kv_format.h"
 
 namespace quire::cache {
@@ -19,47 +16,6 @@ constexpr std::int64_t kSlotUnit = 64;  // tiles of attention end inside the sto
 std::int64_t rounded(std::int64_t slots) { return (slots + kSlotUnit - 1) / kSlotUnit * kSlotUnit; }
 
 std::size_t unsigned_of(std::int64_t i) { return static_cast<std::size_t>(i); }
-
-template <class T, class Widen>
-void widen_elements(const std::byte* from, std::int64_t count, float* to, Widen widen) {
-  for (std::int64_t i = 0; i < count; ++i) {
-    T x;
-    std::memcpy(&x, from + i * static_cast<std::int64_t>(sizeof(T)), sizeof(T));
-    to[i] = widen(x);
-  }
-}
-
-/// A row of i4, by the same multiply-add as the kernels: the same bits.
-void widen_i4(const std::byte* from, std::int64_t count, float* to) {
-  for (std::int64_t k = 0; k < count; k += kernel::kI4Group) {
-    const std::int64_t size = kernel::i4_group_size(count, k), half = kernel::i4_code_bytes(size);
-    float header[2];
-    widen_elements<Half>(from, 2, header, [](Half x) { return to_float(x); });
-    for (std::int64_t i = 0; i < size; ++i) {
-      const auto byte = static_cast<unsigned>(from[kernel::kI4Header + i % half]);
-      const unsigned code = i < half ? byte & 15 : byte >> 4;
-      to[k + i] = std::fma(static_cast<float>(code), header[0], header[1]);
-    }
-    from += kernel::i4_group_bytes(size);
-  }
-}
-
-void widen_row(DType dtype, const std::byte* from, std::int64_t count, float scale, float* to) {
-  switch (dtype) {
-    case DType::kF16:
-      return widen_elements<Half>(from, count, to, [](Half x) { return to_float(x); });
-    case DType::kBF16:
-      return widen_elements<BFloat16>(from, count, to, [](BFloat16 x) { return to_float(x); });
-    case DType::kI8:
-      return widen_elements<std::int8_t>(
-          from, count, to, [&](std::int8_t x) { return static_cast<float>(x) * scale; });
-    case DType::kI4:
-    case DType::kI4H:
-      return widen_i4(from, count, to);
-    default:
-      return widen_elements<float>(from, count, to, [](float x) { return x; });
-  }
-}
 
 }  // namespace
 
@@ -180,10 +136,10 @@ void KvStore::widen(std::int64_t g, std::int64_t tokens, float* k_SK, float* v_S
   std::vector<std::byte> row(unsigned_of(k_row_));
   for (std::int64_t slot = 0; slot < tokens; ++slot) {
     take_key(g, slot, row.data());
-    widen_row(dtype_, row.data(), K_, scale(k_scale_, slot), k_SK + slot * K_);
-    widen_row(dtype_, value_row(g, slot), U_, scale(v_scale_, slot), v_SU + slot * U_);
+    kv_widen_row(dtype_, row.data(), K_, scale(k_scale_, slot), k_SK + slot * K_);
+    kv_widen_row(dtype_, value_row(g, slot), U_, scale(v_scale_, slot), v_SU + slot * U_);
   }
-  if (dtype_ != DType::kI4H || tokens == 0) return;
+  if (!turns_keys(dtype_) || tokens == 0) return;
   // Keys lie turned; the turn is its own inverse.
   const Tensor k = hadamard(Tensor::of<float>({k_SK, unsigned_of(tokens * K_)}, {tokens, K_}));
   std::copy_n(k.data<float>(), tokens * K_, k_SK);

@@ -40,10 +40,11 @@ TEST(PolicyCache, a_budget_that_covers_the_context_gives_the_bits_of_a_contiguou
       const Budget budget = kv == DType::kF32 ? Budget{.tokens = 1000} : Budget{.fraction = 1};
       const auto cache = make_policy_cache(name, budget, layers, 320, kv);
       ContiguousCache exact(layers, 320,
-                            name == "int8"    ? DType::kI8
-                            : name == "int4"  ? DType::kI4
-                            : name == "int4h" ? DType::kI4H
-                                              : kv);
+                            name == "int8"      ? DType::kI8H
+                            : name == "int8row" ? DType::kI8
+                            : name == "int4"    ? DType::kI4
+                            : name == "int4h"   ? DType::kI4H
+                                                : kv);
       for (const auto& [begin, end] : {std::pair{0, 170}, {170, 300}, {300, 301}, {301, 320}}) {
         if (begin == 300) cache->end_reading();
         const Step step = part(all, begin, end);

@@ -82,8 +82,8 @@ std::unique_ptr<Policy> observing_policy(const Observe& observe);
 /// read once for all of them (PolicyCache::with).
 std::unique_ptr<Policy> all_observing_policy();
 
-/// "full", "int8", "int4", "int4h", "window", "oracle", "random", "quest", "h2o", "snapkv",
-/// "expected_attention".
+/// "full", "int8", "int8row", "int4", "int4h", "window", "oracle", "random", "quest", "h2o",
+/// "snapkv", "expected_attention".
 const std::vector<std::string>& policy_names();
 
 /// Whether the name is of no policy but of a form of storage: those that begin with "int", and
@@ -94,8 +94,8 @@ bool keeps_everything(std::string_view name);
 std::unique_ptr<Policy> make_policy(std::string_view name);
 
 /// A cache that runs the policy of that name: a PolicyCache, or of what keeps everything a
-/// ContiguousCache: "full", and "int8", "int8row", "int4" and "int4h" with i8h, i8, i4 and i4h, whatever kv says.
-/// of a name that merged.h knows a MergedCache.
+/// ContiguousCache: "full", and "int8", "int8row", "int4" and "int4h" with i8h, i8, i4 and i4h,
+/// whatever kv says; of a name that merged.h knows a MergedCache.
 /// Throws ArgumentError for another name, and as PolicyCache does.
 std::unique_ptr<KvCache> make_policy_cache(std::string_view name, const Budget& budget,
                                            std::vector<LayerSpec> layers, std::int64_t capacity,

@@ -1,6 +1,10 @@
 #include "quire/ops/attention/kv_format.h"
 
+#include <cmath>
+#include <cstring>
+
 #include "quire/base/error.h"
+#include "quire/base/half.h"
 #include "quire/ops/attention/group_row.h"
 
 namespace quire {
@@ -22,6 +26,33 @@ void each_part(std::int64_t n, Part&& part) {
     for (std::int64_t i = 0; i < Form::kHeader; i += 2) part(std::int64_t{2});
     for (std::int64_t i = Form::code_bytes(kernel::group_size(n, k)); i > 0; --i)
       part(std::int64_t{1});
+  }
+}
+
+template <class T, class Widen>
+void widen_elements(const std::byte* from, std::int64_t n, float* to, Widen widen) {
+  for (std::int64_t i = 0; i < n; ++i) {
+    T x;
+    std::memcpy(&x, from + i * static_cast<std::int64_t>(sizeof(T)), sizeof(T));
+    to[i] = widen(x);
+  }
+}
+
+template <class Form>
+void widen_groups(const std::byte* from, std::int64_t n, float* to) {
+  for (std::int64_t k = 0; k < n; k += kernel::kGroup) {
+    const std::int64_t size = kernel::group_size(n, k), bytes = Form::code_bytes(size);
+    float header[2] = {};
+    widen_elements<Half>(from, Form::kHeader / 2, header, [](Half x) { return to_float(x); });
+    for (std::int64_t i = 0; i < size; ++i) {
+      const auto byte = static_cast<std::uint8_t>(from[Form::kHeader + i % bytes]);
+      if constexpr (Form::kHeader == 2)
+        to[k + i] = static_cast<float>(static_cast<std::int8_t>(byte)) * header[0];
+      else
+        to[k + i] =
+            std::fma(static_cast<float>(i < bytes ? byte & 15 : byte >> 4), header[0], header[1]);
+    }
+    from += kernel::group_bytes<Form>(size);
   }
 }
 
@@ -75,6 +106,21 @@ void each_kv_lane_part(DType dtype, std::int64_t n,
   if (with_form(dtype, [&]<class Form>(Form) { each_part<Form>(n, next); })) return;
   const std::int64_t bytes = kv_unit_bytes(dtype);
   for (std::int64_t k = 0; k < n; ++k) next(bytes);
+}
+
+void kv_widen_row(DType dtype, const std::byte* row, std::int64_t n, float scale, float* to) {
+  if (with_form(dtype, [&]<class Form>(Form) { widen_groups<Form>(row, n, to); })) return;
+  switch (dtype) {
+    case DType::kF16:
+      return widen_elements<Half>(row, n, to, [](Half x) { return to_float(x); });
+    case DType::kBF16:
+      return widen_elements<BFloat16>(row, n, to, [](BFloat16 x) { return to_float(x); });
+    case DType::kI8:
+      return widen_elements<std::int8_t>(
+          row, n, to, [&](std::int8_t x) { return static_cast<float>(x) * scale; });
+    default:
+      return widen_elements<float>(row, n, to, [](float x) { return x; });
+  }
 }
 
 std::int64_t kv_bytes_per_token(DType dtype, std::int64_t G, std::int64_t K, std::int64_t U) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -47,6 +48,10 @@ std::int64_t kv_bytes_per_token(DType dtype, std::int64_t G, std::int64_t K, std
 std::int64_t kv_row_stride(DType dtype, std::int64_t n);
 /// The bytes that PageStrides count in: an element's; of i4, i4h and i8h 1.
 std::int64_t kv_unit_bytes(DType dtype);
+
+/// What the stored row of n numbers says, into to[n]; `scale` is its scale where one lies apart.
+/// Keys of turns_keys(dtype) stay turned. For moving what is stored; attention reads it itself.
+void kv_widen_row(DType dtype, const std::byte* row, std::int64_t n, float scale, float* to);
 
 /// The parts of a block of 16 keys of n numbers: calls part(offset, bytes) for each; lane i has
 /// `bytes` of it, `bytes` · i behind `offset`.

@@ -38,12 +38,13 @@ TEST(Policies, are_found_by_name) {
   for (const std::string& name : policy_names())
     EXPECT_EQ(make_policy(name)->name(), keeps_everything(name) ? "full" : name);
   EXPECT_THAT(message_of<ArgumentError>([] { make_policy("windows"); }),
-              HasSubstr("there is no cache policy 'windows'; there are full, int8, int4"));
+              HasSubstr("there is no cache policy 'windows'; there are full, int8, int8row, int4"));
 }
 
 TEST(Policies, int8_and_int4_are_full_with_that_storage) {
   const std::vector<LayerSpec> layers{layer_of(2, 1, 16, 16)};
-  EXPECT_EQ(make_policy_cache("int8", {}, layers, 8, DType::kF32)->bytes_per_token(), 32 + 8);
+  EXPECT_EQ(make_policy_cache("int8row", {}, layers, 8, DType::kF32)->bytes_per_token(), 32 + 8);
+  EXPECT_EQ(make_policy_cache("int8", {}, layers, 8, DType::kF32)->bytes_per_token(), 32 + 4);
   // A group of 16 numbers: 8 bytes of codes, and two f16.
   EXPECT_EQ(make_policy_cache("int4", {}, layers, 8, DType::kF32)->bytes_per_token(), 2 * (8 + 4));
   EXPECT_EQ(make_policy_cache("int4h", {}, layers, 8, DType::kF32)->bytes_per_token(), 2 * (8 + 4));
