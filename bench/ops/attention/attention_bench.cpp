@@ -2,8 +2,8 @@
 //
 //   DTYPE LAYOUT Z B H G K U T S
 //
-// DTYPE f32|bf16|f16|i8; LAYOUT rows|blocks; Z slots of a page, 0 for one page per sequence; T
-// queries and S keys of each of B sequences, causal, bottom-right. A line equal to the one before
+// DTYPE f32|bf16|f16|i8; LAYOUT rows|blocks; Z slots of a page, 0 for one page per sequence; pages
+// lie in no order, or, with a + behind Z, in the order of their keys; T queries and S keys of each of B sequences, causal, bottom-right. A line equal to the one before
 // uses its tensors again; the line "ceilings" prints what this machine can do at most.
 // compare_torch.py feeds it, and PyTorch in turn.
 
@@ -55,9 +55,10 @@ Tensor bytes(std::int64_t n) {
 struct Case {
   explicit Case(const std::string& line) {
     std::istringstream words(line);
-    std::string dtype, layout;
-    std::int64_t Z = 0, B = 0, H = 0, G = 0, K = 0, U = 0, T = 0, S = 0;
-    words >> dtype >> layout >> Z >> B >> H >> G >> K >> U >> T >> S;
+    std::string dtype, layout, pages;
+    std::int64_t B = 0, H = 0, G = 0, K = 0, U = 0, T = 0, S = 0;
+    words >> dtype >> layout >> pages >> B >> H >> G >> K >> U >> T >> S;
+    const std::int64_t Z = std::stoll(pages);
     const std::int64_t slots = Z == 0 ? (S + 15) / 16 * 16 : Z, W = (S + slots - 1) / slots;
     kv.dtype = dtype_of(dtype);
     q = normal({B * T, H, K}, 1);
@@ -86,11 +87,12 @@ struct Case {
     kv.U = U;
     kv.W = W;
     if (Z != 0) {
-      // Pages lie in no order, as those of a pool that has been used for a while.
       table.resize(static_cast<std::size_t>(B * W));
       std::iota(table.begin(), table.end(), 0);
+      // No order is that of a pool that has been used for a while.
       quire::Rng rng(5);
-      for (std::size_t i = table.size(); i > 1; --i) std::swap(table[i - 1], table[rng.below(i)]);
+      if (pages.back() != '+')
+        for (std::size_t i = table.size(); i > 1; --i) std::swap(table[i - 1], table[rng.below(i)]);
       kv.table = table.data();
     }
     lengths.assign(static_cast<std::size_t>(B), S);

@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <array>
 #include <limits>
+#include <memory>
 #include <vector>
 
 #include "quire/base/thread_pool.h"
@@ -38,10 +40,14 @@ struct Block {
   bool split;
 };
 
-/// One piece of work: chunks of a block, all of them unless it is split.
+// kv heads of a sequence that are computed together, where their rows are few.
+constexpr std::int64_t kHeads = 8;
+
+/// One piece of work: a block and all of its chunks, or some chunks of split blocks that follow one
+/// another, the kv heads of one sequence.
 struct Piece {
   std::size_t block;
-  std::int64_t first_chunk, end_chunk;
+  std::int64_t heads, first_chunk, end_chunk;
 };
 
 class Run {
@@ -59,7 +65,7 @@ class Run {
   }
 
   void operator()() {
-    states_.resize(static_cast<std::size_t>(split_floats_));
+    states_.reset(new float[static_cast<std::size_t>(split_floats_)]);
     thread_pool().run(static_cast<std::int64_t>(pieces_.size()),
                       [&](std::int64_t i) { compute(pieces_[static_cast<std::size_t>(i)]); });
     for (std::size_t i = 0; i < blocks_.size(); ++i) {
@@ -80,7 +86,7 @@ class Run {
 
   double cost(const Piece& piece) const {
     const Block& block = blocks_[piece.block];
-    return static_cast<double>(count(block)) *
+    return static_cast<double>(count(block) * piece.heads) *
            static_cast<double>(piece.end_chunk - piece.first_chunk);
   }
 
@@ -110,19 +116,28 @@ class Run {
     }
   }
 
-  /// Split blocks are cut into runs of chunks: long ones, so that what follows in memory is worth
-  /// asking for, and enough of them for several threads.
+  /// Split blocks are cut into runs of chunks: many heads first, since they lie together in a page,
+  /// then long runs, so that what follows in memory is worth asking for; but enough pieces for
+  /// several threads.
   void cut_blocks() {
-    const std::int64_t run = std::clamp<std::int64_t>(split_chunks_ / 16, 1, 8);
-    for (std::size_t i = 0; i < blocks_.size(); ++i) {
+    const std::int64_t size = std::max<std::int64_t>(1, split_chunks_ / 16);
+    const std::int64_t heads = std::min({size, kHeads, a_.kv.G});
+    const std::int64_t run = std::clamp<std::int64_t>(size / heads, 1, 8);
+    for (std::size_t i = 0; i < blocks_.size();) {
       const Block& block = blocks_[i];
-      const std::int64_t step = block.split ? run : INT64_MAX / 2;
-      std::int64_t chunk = block.first_chunk;
-      do {
-        const std::int64_t end = std::min(block.end_chunk, chunk + step);
-        if (!block.split || chunk < end) pieces_.push_back({i, chunk, end});
-        chunk = end;
-      } while (chunk < block.end_chunk);
+      if (!block.split) {
+        pieces_.push_back({i++, 1, block.first_chunk, block.end_chunk});
+        continue;
+      }
+      const std::int64_t together = std::min(heads, a_.kv.G - block.rows.g);
+      std::int64_t first = block.first_chunk, end = block.end_chunk;
+      for (std::int64_t h = 1; h < together; ++h) {
+        first = std::min(first, blocks_[i + static_cast<std::size_t>(h)].first_chunk);
+        end = std::max(end, blocks_[i + static_cast<std::size_t>(h)].end_chunk);
+      }
+      for (; first < end; first += run)
+        pieces_.push_back({i, together, first, std::min(end, first + run)});
+      i += static_cast<std::size_t>(together);
     }
   }
 
@@ -143,22 +158,42 @@ class Run {
     return rows;
   }
 
+  /// The chunks of a piece of split blocks, each into its own state.
+  void compute_chunks(const Piece& piece) {
+    const std::int64_t rows = count(blocks_[piece.block]),
+                       own = lines(attention_scratch(rows, a_.kv.K, width_, piece.heads)),
+                       queries = lines(rows * a_.kv.K);
+    float* memory = scratch(own + piece.heads * queries);
+    std::array<AttentionRows, kHeads> packed;
+    for (std::int64_t h = 0; h < piece.heads; ++h) {
+      packed[static_cast<std::size_t>(h)] = with_queries(
+          blocks_[piece.block + static_cast<std::size_t>(h)], memory + own + h * queries);
+      packed[static_cast<std::size_t>(h)].until = piece.end_chunk * kChunkKeys;
+    }
+    for (std::int64_t chunk = piece.first_chunk; chunk < piece.end_chunk; ++chunk) {
+      std::array<AttentionRows, kHeads> seen;
+      std::array<SoftmaxState, kHeads> states;
+      std::int64_t heads = 0;
+      for (std::int64_t h = 0; h < piece.heads; ++h) {
+        const Block& block = blocks_[piece.block + static_cast<std::size_t>(h)];
+        if (chunk < block.first_chunk || chunk >= block.end_chunk) continue;
+        seen[static_cast<std::size_t>(heads)] = packed[static_cast<std::size_t>(h)];
+        states[static_cast<std::size_t>(heads++)] =
+            state_at(states_.get() + offsets_[piece.block + static_cast<std::size_t>(h)] +
+                         (chunk - block.first_chunk) * state_floats(block),
+                     rows);
+      }
+      if (heads > 0)
+        QUIRE_FOR_ISA(attention_heads)(a_, seen.data(), states.data(), heads, chunk, memory);
+    }
+  }
+
   void compute(const Piece& piece) {
     const Block& block = blocks_[piece.block];
+    if (block.split) return compute_chunks(piece);
     const std::int64_t rows = count(block), own = lines(attention_scratch(rows, a_.kv.K, width_)),
                        queries = lines(rows * a_.kv.K);
     const auto kernel = QUIRE_FOR_ISA(attention_chunk);
-    if (block.split) {
-      float* memory = scratch(own + queries);
-      AttentionRows packed = with_queries(block, memory + own);
-      packed.until = piece.end_chunk * kChunkKeys;
-      for (std::int64_t chunk = piece.first_chunk; chunk < piece.end_chunk; ++chunk) {
-        float* state = states_.data() + offsets_[piece.block] +
-                       (chunk - block.first_chunk) * state_floats(block);
-        kernel(a_, packed, chunk, state_at(state, rows), memory);
-      }
-      return;
-    }
     float* memory = scratch(own + queries + 2 * state_floats(block));
     float* states = memory + own + queries;
     const AttentionRows packed = with_queries(block, memory + own);
@@ -185,7 +220,7 @@ class Run {
     clear(total, rows);
     for (std::int64_t i = 0; i < block.end_chunk - block.first_chunk; ++i) {
       const SoftmaxState part =
-          state_at(states_.data() + offsets_[index] + i * state_floats(block), rows);
+          state_at(states_.get() + offsets_[index] + i * state_floats(block), rows);
       QUIRE_FOR_ISA(merge_states)(total, part, rows, width_);
     }
     finish_rows(a_, block.rows, total);
@@ -196,7 +231,7 @@ class Run {
   std::vector<Block> blocks_;
   std::vector<std::int64_t> offsets_;  // of a split block's states
   std::vector<Piece> pieces_;
-  std::vector<float> states_;
+  std::unique_ptr<float[]> states_;
   std::int64_t split_floats_ = 0, split_chunks_ = 0;
 };
 

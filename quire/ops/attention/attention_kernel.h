@@ -75,15 +75,22 @@ struct AttentionRows {
 };
 
 /// Floats that attention_chunk needs beside the state: tiles of keys and values, scores, what
-/// belongs to a key, and queries as pairs.
-constexpr std::int64_t attention_scratch(std::int64_t rows, std::int64_t K, std::int64_t width) {
-  return kTileKeys * (K + (width + 63) / 64 * 64 + rows + 4) + rows * (K / 2 + 17) + 64;
+/// belongs to a key, and queries as pairs. attention_heads has those of `heads`.
+constexpr std::int64_t attention_scratch(std::int64_t rows, std::int64_t K, std::int64_t width,
+                                         std::int64_t heads = 1) {
+  return kTileKeys * (K + (width + 63) / 64 * 64 + rows + 4) + rows * (heads * (K / 2 + 16) + 1) +
+         64;
 }
 
 /// The softmax over the keys of one chunk (positions [chunk · 256, chunk · 256 + 256)), from an
 /// empty state. False when no row sees a key.
 QUIRE_DECLARE_KERNEL(bool, attention_chunk, const AttentionForward& args, const AttentionRows& rows,
                      std::int64_t chunk, const SoftmaxState& state, float* scratch)
+/// The same for several kv heads of one sequence and the same queries, tile by tile: the keys of all
+/// heads lie near each other in a page, so that their addresses are translated once.
+QUIRE_DECLARE_KERNEL(bool, attention_heads, const AttentionForward& args, const AttentionRows* rows,
+                     const SoftmaxState* states, std::int64_t heads, std::int64_t chunk,
+                     float* scratch)
 /// Merges the state of a later chunk into `into`, which may be empty (max −inf): exact there.
 QUIRE_DECLARE_KERNEL(void, merge_states, const SoftmaxState& into, const SoftmaxState& later,
                      std::int64_t rows, std::int64_t width)

@@ -18,6 +18,9 @@
 namespace quire::kernel::QUIRE_ISA_NS {
 namespace {
 
+// How many tiles ahead memory is asked for, where that is done while a tile is computed: pages that
+// lie far apart want their addresses translated first.
+constexpr std::int64_t kAhead = 2;
 constexpr int kStrip = kRegisters < 32 ? 2 : 6;  // rows of a register tile: 6 × 4 accumulators
 
 /// One call of attention_chunk: what all tiles share.
@@ -48,6 +51,15 @@ struct Job {
   }
   KeyRange seen(std::int64_t row) const {
     return visible(a.spec, keys, query_position(a.spec, keys, rows.first + query_of_block(row), T));
+  }
+  /// What of the 64 positions from `position` on is worth asking for.
+  Next next(std::int64_t position) const {
+    const std::int64_t end = seen(count - 1).end,
+                       keys_left = (end < rows.until ? end : rows.until) - position;
+    return {rows.g, position - keys.begin,
+            position < keys.begin   ? 0
+            : keys_left < kTileKeys ? keys_left
+                                    : kTileKeys};
   }
 };
 
@@ -347,23 +359,21 @@ QUIRE_INLINE void with_form(Products products, DType dtype, F&& f) {
   return gathered ? f(Swapped<LoadF32>{}) : f(Swapped<LoadBF16>{});
 }
 
-/// The tile from `first_slot` on, to be asked for in `strips` parts.
-Ahead look_ahead(const KvView& kv, std::int64_t b, std::int64_t g, std::int64_t first_slot,
-                 std::int64_t strips) {
+/// The rows of the next tile, to be asked for in `strips` parts.
+Ahead look_ahead(const KvView& kv, std::int64_t b, const Next& from, std::int64_t strips) {
   Ahead ahead;
-  const std::int64_t left = view_length(kv, b, g) - first_slot;
   Tile next{};
   next.begin = 0;
-  next.end = left < kTileKeys ? static_cast<int>(left) : kTileKeys;
+  next.end = static_cast<int>(from.keys);
   with_stored(kv.dtype, [&](auto load) {
     using Load = decltype(load);
-    find_rows<Load>(kv, b, g, first_slot, next, ahead.rows);
+    find_rows<Load>(kv, b, from.g, from.slot, next, ahead.rows);
     ahead.k_bytes = stored_bytes<Load>(kv.K);
     ahead.v_bytes = stored_bytes<Load>(kv.U);
     if (kv.k_layout != KLayout::kBlocks) return;
     // Of 16 keys in a block each asks for a sixteenth of it.
     for (int lane = 0; lane < next.end; ++lane)
-      ahead.rows.k[lane] += (first_slot + lane) % 16 * (ahead.k_bytes - Load::kBytes);
+      ahead.rows.k[lane] += (from.slot + lane) % 16 * (ahead.k_bytes - Load::kBytes);
   });
   ahead.end = next.end;
   ahead.step = static_cast<int>((next.end + strips - 1) / strips);
@@ -375,15 +385,53 @@ float* aligned(float* p) {
   return reinterpret_cast<float*>((reinterpret_cast<std::uintptr_t>(p) + 63) / 64 * 64);
 }
 
+/// Adds what the rows of `job` see of the 64 positions from `position` on to their state. Those of
+/// `then` from `next_position` on come after it. False when no row sees any.
+bool attend_tile(const Job& job, std::int64_t position, const Job& then,
+                 std::int64_t next_position) {
+  const KvView& kv = job.a.kv;
+  const std::int64_t b = job.rows.b, g = job.rows.g, start = job.keys.begin;
+  // Later queries see later keys, at both ends of their range.
+  const std::int64_t first = job.seen(0).begin, last = job.seen(job.count - 1).end;
+  const std::int64_t begin = first > position ? first : position;
+  const std::int64_t end = last < position + kTileKeys ? last : position + kTileKeys;
+  if (begin >= end) return false;
+  Tile tile{};
+  tile.position = position;
+  tile.begin = static_cast<int>((start > position ? start : position) - position);
+  tile.end = static_cast<int>(end - position);
+  const std::int64_t first_slot = position - start;
+  gather_key_floats(kv, b, g, first_slot, tile, job.memory);
+  const Next next = then.next(next_position);
+  // (A pair that the head size cuts in two is filled up with 0 in a gathered tile only.)
+  const bool dots = job.a.products == Products::kBf16Dots;
+  const bool borrowed = job.rows.last - job.rows.first == 1 && !(dots && kv.K % 2 != 0) &&
+                        borrow(kv, b, g, first_slot, next, tile);
+  if (!borrowed) fill_tile(job, first_slot, tile);
+  const std::int64_t from_row = first_row(job, position);
+  const Ahead asked = borrowed || next.keys <= 0
+                          ? Ahead{}
+                          : look_ahead(kv, b, next, (job.count - from_row) / kStrip + 1);
+  with_form(job.a.products, tile.k_dtype,
+            [&](auto form) { score_tile<decltype(form)>(job, tile, from_row, asked); });
+  with_form(job.a.products, tile.v_dtype,
+            [&](auto form) { weigh_tile<decltype(form)>(job, tile, from_row); });
+  return true;
+}
+
 }  // namespace
 
 bool attention_chunk(const AttentionForward& args, const AttentionRows& rows, std::int64_t chunk,
                      const SoftmaxState& state, float* scratch) {
+  return attention_heads(args, &rows, &state, 1, chunk, scratch);
+}
+
+bool attention_heads(const AttentionForward& args, const AttentionRows* rows,
+                     const SoftmaxState* states, std::int64_t heads, std::int64_t chunk,
+                     float* scratch) {
   const KvView& kv = args.kv;
-  const std::int64_t group = args.H / kv.G, count = (rows.last - rows.first) * group,
+  const std::int64_t group = args.H / kv.G, count = (rows->last - rows->first) * group,
                      width = (kv.U + 15) / 16 * 16;
-  const std::int64_t start = view_first(kv, rows.b, rows.g),
-                     length = view_length(kv, rows.b, rows.g);
   float* at = aligned(scratch);
   const auto take = [&](std::int64_t n) {
     float* out = at;
@@ -395,60 +443,44 @@ bool attention_chunk(const AttentionForward& args, const AttentionRows& rows, st
   float* scores = take(kTileKeys * count);
   float* rescale = take(count);
   const bool dots = args.products == Products::kBf16Dots;
+  const std::int64_t query_floats = dots ? paired_width(kv.K) : kv.K;
   float* pairs = aligned(at);
-  if (dots) pair_rows(rows.q, count, kv.K, pairs);
-  Job job{args,
-          rows,
-          state,
-          memory,
-          scores,
-          rescale,
-          group,
-          count,
-          width,
-          {start, start + length},
-          args.start_J[rows.b + 1] - args.start_J[rows.b],
-          is_plain(args),
-          dots ? pairs : rows.q,
-          dots ? paired_width(kv.K) : kv.K};
+  const auto job_of = [&](std::int64_t h) {
+    const std::int64_t b = rows[h].b, start = view_first(kv, b, rows[h].g);
+    return Job{args,
+               rows[h],
+               states[h],
+               memory,
+               scores,
+               rescale,
+               group,
+               count,
+               width,
+               {start, start + view_length(kv, b, rows[h].g)},
+               args.start_J[b + 1] - args.start_J[b],
+               is_plain(args),
+               dots ? pairs + h * count * query_floats : rows[h].q,
+               query_floats};
+  };
 
-  for (std::int64_t r = 0; r < count; ++r) {
-    state.max_R[r] = kMinusInfinity;
-    state.sum_R[r] = 0;
+  for (std::int64_t h = 0; h < heads; ++h) {
+    if (dots) pair_rows(rows[h].q, count, kv.K, pairs + h * count * query_floats);
+    for (std::int64_t r = 0; r < count; ++r) {
+      states[h].max_R[r] = kMinusInfinity;
+      states[h].sum_R[r] = 0;
+    }
+    __builtin_memset(states[h].out_RU, 0, static_cast<std::size_t>(count * width) * sizeof(float));
   }
-  __builtin_memset(state.out_RU, 0, static_cast<std::size_t>(count * width) * sizeof(float));
-
-  // Later queries see later keys, at both ends of their range.
-  const KeyRange first = job.seen(0), last = job.seen(count - 1);
+  const bool one_query = rows->last - rows->first == 1;
   bool any = false;
   for (std::int64_t position = chunk * kChunkKeys; position < (chunk + 1) * kChunkKeys;
        position += kTileKeys) {
-    const std::int64_t begin = first.begin > position ? first.begin : position;
-    const std::int64_t end = last.end < position + kTileKeys ? last.end : position + kTileKeys;
-    if (begin >= end) continue;
-    any = true;
-    Tile tile{};
-    tile.position = position;
-    tile.begin = static_cast<int>((start > position ? start : position) - position);
-    tile.end = static_cast<int>(end - position);
-    const std::int64_t first_slot = position - start;
-    gather_key_floats(kv, rows.b, rows.g, first_slot, tile, memory);
-    // What the next call begins with is not asked for: another thread may have it.
-    const std::int64_t ahead =
-        (last.end < rows.until ? last.end : rows.until) - position - kTileKeys;
-    // (A pair that the head size cuts in two is filled up with 0 in a gathered tile only.)
-    const bool borrowed = rows.last - rows.first == 1 && !(dots && kv.K % 2 != 0) &&
-                          borrow(kv, rows.b, rows.g, first_slot, ahead, tile);
-    if (!borrowed) fill_tile(job, first_slot, tile);
-    const std::int64_t from_row = first_row(job, position);
-    const Ahead asked = borrowed || ahead <= 0
-                            ? Ahead{}
-                            : look_ahead(kv, rows.b, rows.g, first_slot + kTileKeys,
-                                         (count - from_row) / kStrip + 1);
-    with_form(args.products, tile.k_dtype,
-              [&](auto form) { score_tile<decltype(form)>(job, tile, from_row, asked); });
-    with_form(args.products, tile.v_dtype,
-              [&](auto form) { weigh_tile<decltype(form)>(job, tile, from_row); });
+    for (std::int64_t h = 0; h < heads; ++h) {
+      // (What is gathered is asked for all at once, and L2 holds no more.)
+      const std::int64_t later = h + (one_query ? kAhead : 1);
+      const Job job = job_of(h), then = job_of(later % heads);
+      any |= attend_tile(job, position, then, position + later / heads * kTileKeys);
+    }
   }
   return any;
 }

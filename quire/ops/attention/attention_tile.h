@@ -292,19 +292,24 @@ QUIRE_INLINE bool find_runs(const KvView& kv, std::int64_t b, std::int64_t g,
   return true;
 }
 
+/// What comes after a tile: `keys` slots, at most 64, of a kv head; none or fewer: nothing that is
+/// worth asking for.
+struct Next {
+  std::int64_t g, slot, keys;
+};
+
 /// Points the tile into the cache where it stores these positions just as the compute kernel reads
 /// them: values in rows of whole vectors, keys in blocks. Returns whether nothing is left to
-/// gather. The `ahead` positions behind it are the next tile's.
+/// gather.
 QUIRE_INLINE bool borrow(const KvView& kv, std::int64_t b, std::int64_t g, std::int64_t first_slot,
-                         std::int64_t ahead, Tile& tile) {
+                         const Next& behind, Tile& tile) {
   Runs runs, next;
   if (is_grouped(kv.dtype) || tile.begin != 0 || kv.U % 16 != 0 ||
       !find_runs(kv, b, g, first_slot, tile.end, runs))
     return false;
   const bool blocks = kv.k_layout == KLayout::kBlocks;
-  const bool more =
-      ahead > 0 && find_runs(kv, b, g, first_slot + kTileKeys,
-                             ahead < kTileKeys ? static_cast<int>(ahead) : kTileKeys, next);
+  const bool more = behind.keys > 0 &&
+                    find_runs(kv, b, behind.g, behind.slot, static_cast<int>(behind.keys), next);
   const std::int64_t bytes = unit_bytes(kv.dtype);
   tile.k_dtype = tile.v_dtype = kv.dtype;
   tile.k_step_bytes = 16 * bytes;

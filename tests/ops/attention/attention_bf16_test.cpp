@@ -187,6 +187,29 @@ TEST(AttentionBf16, OnePromptInChunksOrTokenByTokenWhereverPagesLie) {
   set_threads(2);
 }
 
+TEST(AttentionBf16, HeadsThatAreComputedTogetherOrAlone) {
+  constexpr std::int64_t G = 5;
+  for (const KLayout layout : {KLayout::kRows, KLayout::kBlocks}) {
+    PagedForm form;
+    form.dtype = DType::kBF16;
+    form.layout = layout;
+    form.G = G;
+    const PagedCase kv(form, {2100});  // long enough for pieces of several heads
+    for (const std::int64_t T : {1, 4}) {
+      const NarrowQueries all({T}, 2 * G, 16);
+      const AttentionResult together = all.attend(kv.view(), causal());
+      for (std::int64_t g = 0; g < G; ++g) {
+        const Tensor q_NHK = all.narrow.slice(1, 2 * g, 2 * g + 2).contiguous_copy();
+        const AttentionResult alone =
+            attention(q_NHK, all.start_J, one_head(kv.view(), g), causal());
+        EXPECT_TRUE(same_bits(alone.out_NHU, together.out_NHU.slice(1, 2 * g, 2 * g + 2)))
+            << "head " << g << ", T " << T;
+        EXPECT_TRUE(same_bits(alone.lse_NH, together.lse_NH.slice(1, 2 * g, 2 * g + 2)));
+      }
+    }
+  }
+}
+
 TEST(AttentionBf16, FLA_15_NanInOneKeyReachesExactlyTheRowsThatSeeIt) {
   constexpr std::int64_t S = 300, T = 60;
   AttentionSpec spec = causal();

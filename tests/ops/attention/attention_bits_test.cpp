@@ -127,6 +127,34 @@ TEST(AttentionBits, ThreadsChangeNothing) {
   set_threads(2);
 }
 
+TEST(AttentionBits, HeadsThatAreComputedTogetherOrAlone) {
+  constexpr std::int64_t G = 5;
+  for (const std::int64_t Z : {5, 16}) {
+    for (const Table table : {Table::kSequences, Table::kHeads}) {
+      PagedForm form;
+      form.layout = Z == 16 ? KLayout::kBlocks : KLayout::kRows;
+      form.Z = Z;
+      form.G = G;
+      form.table = table;
+      form.lengths_per_head = true;
+      // Long enough for pieces of several heads; one sees nothing, one little.
+      const PagedCase kv(form, {2600, 2800, 0, 257, 2600}, {0, 300, 0, 64, 255});
+      for (const std::int64_t T : {1, 4}) {
+        const Queries all({T}, 2 * G, 16);
+        const AttentionResult together = all.attend(kv.view(), causal());
+        for (std::int64_t g = 0; g < G; ++g) {
+          const Tensor q_NHK = all.q_NHK.slice(1, 2 * g, 2 * g + 2).contiguous_copy();
+          const AttentionResult alone =
+              attention(q_NHK, all.start_J, one_head(kv.view(), g), causal());
+          EXPECT_TRUE(same_bits(alone.out_NHU, together.out_NHU.slice(1, 2 * g, 2 * g + 2)))
+              << "head " << g << ", T " << T << ", pages of " << Z;
+          EXPECT_TRUE(same_bits(alone.lse_NH, together.lse_NH.slice(1, 2 * g, 2 * g + 2)));
+        }
+      }
+    }
+  }
+}
+
 TEST(AttentionBits, ADroppedBeginningEqualsTheFullCacheWithTheSameWindow) {
   for (const PagedForm& form : forms(DType::kBF16)) {
     for (const std::int64_t dropped : {1, 16, 60, 64, 100, 256, 290}) {

@@ -237,6 +237,18 @@ class PagedCase {
   std::vector<std::int32_t> table_, table_start_;
 };
 
+/// kv head `g` of a view of one sequence, alone.
+inline KvView one_head(KvView kv, std::int64_t g) {
+  const std::int64_t bytes = kv.dtype == DType::kI8 ? 1 : kv.dtype == DType::kF32 ? 4 : 2;
+  kv.k_pages = static_cast<const std::byte*>(kv.k_pages) + g * kv.k_strides.head * bytes;
+  kv.v_pages = static_cast<const std::byte*>(kv.v_pages) + g * kv.v_strides.head * bytes;
+  kv.table += g * kv.table_head_stride;
+  kv.length_BG += g * kv.length_stride_G;
+  if (kv.first_BG != nullptr) kv.first_BG += g * kv.length_stride_G;
+  kv.G = 1;
+  return kv;
+}
+
 /// Queries of sequences with these counts; query t of sequence b depends on (b, h, t + skip) alone.
 struct Queries {
   Queries(const std::vector<std::int64_t>& counts, std::int64_t heads, std::int64_t K,
