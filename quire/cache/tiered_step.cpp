@@ -103,8 +103,9 @@ KeyList TieredCache::Impl::selected(const TieredLayer& layer, const TieredFound&
   const std::int64_t G = layer.spec.G;
   KeyList out(G, *std::max_element(found.tokens_G.begin(), found.tokens_G.end()));
   for (std::int64_t g = 0; g < G; ++g) {
+    const std::uint8_t* taken = found.taken_GC.data<std::uint8_t>() + g * found.C;
     for (std::int64_t c = 0; c < found.C; ++c) {
-      if (!found.taken(g, c)) continue;
+      if (taken[c] == 0) continue;
       for (const std::int32_t slot : layer.index->members(g, found.cluster(g, c)))
         out.add(g, layer.rows.place(slot));
     }
@@ -132,15 +133,17 @@ KeyList TieredCache::Impl::rest(const TieredLayer& layer, const TieredFound& fou
       const Tensor rank_1C = found.rank_1GC.view({G, C}).slice(0, g, g + 1);
       best_1C = select_clusters(rank_1C, one_1C, taken + share).taken_GM;
     }
+    const std::uint8_t* taken = found.taken_GC.data<std::uint8_t>() + g * C;
+    const float* mass = found.mass_1HC.data<float>();
     for (std::int64_t c = 0; c < C; ++c) {
+      if (taken[c] != 0) continue;
       const std::int64_t m = found.cluster(g, c);
       const float log_count = bias[static_cast<std::size_t>(m * G + g)];
-      if (log_count == kNone || found.taken(g, c)) continue;
+      if (log_count == kNone) continue;
       if (spec.estimate < 1 && best_1C.data<std::uint8_t>()[c] == 0) continue;
       for (std::int64_t h = g * (H / G); h < (g + 1) * (H / G); ++h)
         out.set_score(h, out.length(g),
-                      capped(found.mass_1HC.data<float>()[h * C + c], log_count,
-                             layer.spec.attention.softcap));
+                      capped(mass[h * C + c], log_count, layer.spec.attention.softcap));
       out.add(g, m);
     }
   }
@@ -192,8 +195,9 @@ void TieredCache::Impl::note(TieredLayer& layer, const TieredFound& found, std::
   for (const std::int64_t tokens : found.tokens_G) layer.selected += tokens;
   std::int64_t moved = 0, taken = 0;
   for (std::int64_t g = 0; g < G; ++g) {
+    const std::uint8_t* is_taken = found.taken_GC.data<std::uint8_t>() + g * found.C;
     for (std::int64_t c = 0; c < found.C; ++c) {
-      if (!found.taken(g, c)) continue;
+      if (is_taken[c] == 0) continue;
       ++taken;
       const auto members = layer.index->members(g, found.cluster(g, c));
       if (!members.empty() && members.front() < layer.rows.out_end())
