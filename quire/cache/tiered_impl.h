@@ -31,32 +31,6 @@ struct TieredLayer {
   std::int64_t indexed() const { return index ? index->end() : -1; }
 };
 
-/// What one query would look at, and what it attends to exactly. C clusters of each kv head.
-struct TieredFound {
-  std::vector<std::int32_t> opened_GW;  // pages of the index; empty: all
-  std::int64_t C = 0, W = 0;
-  Tensor mass_1HC, rank_1GC, size_GC;
-  Tensor super_mass_1HP;  // with two levels
-  Tensor taken_GC;        // u8
-  std::vector<std::int64_t> tokens_G;
-
-  /// Which cluster of the index the c-th is.
-  std::int64_t cluster(std::int64_t g, std::int64_t c) const {
-    constexpr std::int64_t page = ClusterIndex::kPage;
-    if (opened_GW.empty()) return c;
-    return opened_GW[static_cast<std::size_t>(g * W + c / page)] * page + c % page;
-  }
-  bool taken(std::int64_t g, std::int64_t c) const {
-    return taken_GC.data<std::uint8_t>()[g * C + c] != 0;
-  }
-};
-
-/// Of sinks, staging and recent tokens, and with two levels of what was not opened.
-struct TieredKnown {
-  AttentionResult hot;
-  std::optional<AttentionResult> closed;
-};
-
 /// Keys that are named one by one for each kv head, with scores or without.
 class KeyList {
  public:
@@ -90,6 +64,40 @@ class KeyList {
   std::vector<std::int32_t> slot_GW_;
   std::vector<std::int64_t> length_G_;
   std::vector<float> score_HW_;
+};
+
+/// What a kv head has of one query.
+struct TieredHead {
+  Tensor rank_1C, taken_1C;             // f32 and u8, of the C clusters that were looked at
+  std::vector<std::int32_t> positions;  // of the tokens to attend to exactly
+  std::int64_t clusters = 0;            // that they are from
+};
+
+/// What one query looks at, C clusters of each kv head, and what it attends to exactly.
+struct TieredFound {
+  std::vector<std::int32_t> opened_GW;  // pages of the index; empty: all
+  std::int64_t C = 0, W = 0;
+  Tensor mass_1HC;
+  Tensor super_mass_1HP;  // with two levels
+  std::vector<TieredHead> heads_G;
+
+  /// Which cluster of the index the c-th is.
+  std::int64_t cluster(std::int64_t g, std::int64_t c) const {
+    constexpr std::int64_t page = ClusterIndex::kPage;
+    if (opened_GW.empty()) return c;
+    return opened_GW[static_cast<std::size_t>(g * W + c / page)] * page + c % page;
+  }
+  const TieredHead& head(std::int64_t g) const { return heads_G[static_cast<std::size_t>(g)]; }
+  bool taken(std::int64_t g, std::int64_t c) const {
+    return head(g).taken_1C.data<std::uint8_t>()[c] != 0;
+  }
+};
+
+/// Of sinks, staging and recent tokens, and with two levels of what was not opened.
+struct TieredKnown {
+  AttentionResult hot;
+  std::optional<AttentionResult> closed;
+  Tensor lse_1H;  // of both
 };
 
 /// log(e^a + e^b)
@@ -129,11 +137,11 @@ struct TieredCache::Impl {
   // tiered_search.cpp
   std::int64_t pages_to_open(const TieredLayer& layer, std::int64_t budget_tokens) const;
   TieredFound look(TieredLayer& layer, const Tensor& q_1HK, std::int64_t budget_tokens);
-  void rank(TieredLayer& layer, TieredFound& found, const Tensor& known_1H) const;
-  void select(const TieredLayer& layer, TieredFound& found, const SearchBudget& budget,
-              std::int64_t budget_tokens, const Tensor& hot_1H, const Tensor& known_1H) const;
+  void choose(const TieredLayer& layer, TieredFound& found, std::int64_t g,
+              const SearchBudget& budget, std::int64_t budget_tokens,
+              const TieredKnown& known) const;
   TieredFound find(TieredLayer& layer, const Tensor& q_1HK, std::int64_t end,
-                   const SearchBudget& budget, TieredKnown& known);
+                   const SearchBudget& budget, TieredKnown& known, KeyList* rest = nullptr);
 
   // tiered_step.cpp
   KvView clusters_of(const TieredLayer& layer, const TieredFound& found) const;
@@ -141,7 +149,8 @@ struct TieredCache::Impl {
   TieredKnown over_known(TieredLayer& layer, const Tensor& q_1HK, const TieredFound& found,
                          std::int64_t end) const;
   KeyList selected(const TieredLayer& layer, const TieredFound& found) const;
-  KeyList rest(const TieredLayer& layer, const TieredFound& found) const;
+  void add_rest(const TieredLayer& layer, const TieredFound& found, std::int64_t g,
+                KeyList& to) const;
   AttentionResult attend_row(TieredLayer& layer, const Tensor& q_1HK, std::int64_t end);
   void note(TieredLayer& layer, const TieredFound& found, std::int64_t end,
             std::int64_t budget_tokens) const;

@@ -3,6 +3,7 @@
 #include <limits>
 #include <numeric>
 
+#include "quire/base/thread_pool.h"
 #include "quire/cache/query_observer.h"
 #include "quire/cache/tiered_impl.h"
 #include "quire/ops/search/cluster_mass.h"
@@ -47,6 +48,39 @@ std::vector<std::int32_t> best_pages_of(const Tensor& mass_1HP, std::span<const 
   for (std::int64_t i = 0; i < G * P; ++i)
     if (best.taken_GM.data<std::uint8_t>()[i] != 0) out.push_back(static_cast<std::int32_t>(i % P));
   return out;
+}
+
+/// Clusters by rank until each head of the group has the part of its attention that was asked for.
+Tensor take_mass(const Tensor& rank_1C, const Tensor& size_1C, const Tensor& mass_1RC,
+                 const Tensor& known_1R, const Tensor& hot_1R, const SearchBudget& budget) {
+  const std::int64_t R = mass_1RC.size(1), C = mass_1RC.size(2);
+  const float* rank = rank_1C.data<float>();
+  const auto* size = size_1C.data<std::int64_t>();
+  std::vector<double> total(static_cast<std::size_t>(R)), share = total;
+  for (std::int64_t r = 0; r < R; ++r) {
+    const auto at = static_cast<std::size_t>(r);
+    total[at] = log_add(double{known_1R.data<float>()[r]}, log_sum(row_of(mass_1RC, r)));
+    share[at] = std::exp(double{hot_1R.data<float>()[r]} - total[at]);
+  }
+  std::vector<std::int64_t> order(static_cast<std::size_t>(C));
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::int64_t a, std::int64_t b) { return rank[a] > rank[b]; });
+  Tensor taken = Tensor::zeros({1, C}, DType::kU8);
+  std::int64_t tokens = 0;
+  for (const std::int64_t c : order) {
+    const bool enough = *std::min_element(share.begin(), share.end()) >= budget.mass;
+    if (enough && tokens >= budget.min_tokens) break;
+    if (size[c] == 0) continue;
+    if (tokens + size[c] > budget.max_tokens) break;
+    taken.mutable_data<std::uint8_t>()[c] = 1;
+    tokens += size[c];
+    for (std::int64_t r = 0; r < R; ++r) {
+      const auto at = static_cast<std::size_t>(r);
+      share[at] += std::exp(double{mass_1RC.data<float>()[r * C + c]} - total[at]);
+    }
+  }
+  return taken;
 }
 
 }  // namespace
@@ -126,79 +160,53 @@ TieredFound TieredCache::Impl::look(TieredLayer& layer, const Tensor& q_1HK,
   return found;
 }
 
-/// Ranks what was opened: each head's attention, to all that is known and to this, adds up to 1.
-void TieredCache::Impl::rank(TieredLayer& layer, TieredFound& found, const Tensor& known_1H) const {
-  ClusterIndex& index = *layer.index;
-  const std::int64_t G = layer.spec.G, C = found.C;
-  Tensor bias_GM = Tensor::empty({G, C}, DType::kF32), size_GM = Tensor::empty({G, C}, DType::kI64);
+/// The best clusters of one kv head, whose heads' attention, to all that is known and to what was
+/// opened, adds up to 1 each.
+void TieredCache::Impl::choose(const TieredLayer& layer, TieredFound& found, std::int64_t g,
+                               const SearchBudget& budget, std::int64_t budget_tokens,
+                               const TieredKnown& known) const {
+  const ClusterIndex& index = *layer.index;
+  const std::int64_t G = layer.spec.G, R = layer.spec.H / G, C = found.C;
+  TieredHead& head = found.heads_G[static_cast<std::size_t>(g)];
+  Tensor bias_GM = Tensor::empty({1, C}, DType::kF32), size_GM = Tensor::empty({1, C}, DType::kI64);
   float* bias = bias_GM.mutable_data<float>();
   auto* size = size_GM.mutable_data<std::int64_t>();
   const std::span<const float> from = index.bias();
-  for (std::int64_t g = 0; g < G; ++g) {
-    for (std::int64_t c = 0; c < C; ++c, ++bias, ++size) {
-      const std::int64_t m = found.cluster(g, c);
-      *bias = from[static_cast<std::size_t>(m * G + g)];
-      *size = static_cast<std::int64_t>(index.members(g, m).size());
-    }
+  for (std::int64_t c = 0; c < C; ++c) {
+    const std::int64_t m = found.cluster(g, c);
+    bias[c] = from[static_cast<std::size_t>(m * G + g)];
+    size[c] = static_cast<std::int64_t>(index.members(g, m).size());
   }
-  found.rank_1GC = cluster_rank(found.mass_1HC, bias_GM, known_1H);
-  found.size_GC = size_GM;
-}
-
-/// Clusters by rank until each head of the group has the part of its attention that was asked for.
-void TieredCache::Impl::select(const TieredLayer& layer, TieredFound& found,
-                               const SearchBudget& budget, std::int64_t budget_tokens,
-                               const Tensor& hot_1H, const Tensor& known_1H) const {
-  const std::int64_t G = layer.spec.G, C = found.C, group = layer.spec.H / G;
-  const Tensor rank_GC = found.rank_1GC.view({G, C});
+  const Tensor mass_1RC = found.mass_1HC.slice(1, g * R, (g + 1) * R);
+  const Tensor lse_1R = known.lse_1H.slice(1, g * R, (g + 1) * R);
+  head.rank_1C = cluster_rank(mass_1RC, bias_GM, lse_1R).view({1, C});
   if (budget.mass < 0) {
-    const Selection best = select_clusters(rank_GC, found.size_GC, budget_tokens);
-    found.taken_GC = best.taken_GM;
-    const auto* tokens = best.tokens_G.data<std::int64_t>();
-    found.tokens_G.assign(tokens, tokens + G);
-    return;
+    head.taken_1C = select_clusters(head.rank_1C, size_GM, budget_tokens).taken_GM;
+  } else {
+    head.taken_1C = take_mass(head.rank_1C, size_GM, mass_1RC, lse_1R,
+                              known.hot.lse_NH.slice(1, g * R, (g + 1) * R), budget);
   }
-  found.taken_GC = Tensor::zeros({G, C}, DType::kU8);
-  found.tokens_G.assign(static_cast<std::size_t>(G), 0);
-  for (std::int64_t g = 0; g < G; ++g) {
-    const float* rank = rank_GC.data<float>() + g * C;
-    const auto* size = found.size_GC.data<std::int64_t>() + g * C;
-    std::vector<double> total(static_cast<std::size_t>(group)), share = total;
-    for (std::int64_t i = 0; i < group; ++i) {
-      const std::int64_t h = g * group + i;
-      const auto at = static_cast<std::size_t>(i);
-      total[at] = log_add(known_1H.data<float>()[h], log_sum(row_of(found.mass_1HC, h)));
-      share[at] = std::exp(double{hot_1H.data<float>()[h]} - total[at]);
-    }
-    std::vector<std::int64_t> order(static_cast<std::size_t>(C));
-    std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(),
-                     [&](std::int64_t a, std::int64_t b) { return rank[a] > rank[b]; });
-    std::int64_t& tokens = found.tokens_G[static_cast<std::size_t>(g)];
-    for (const std::int64_t c : order) {
-      const bool enough = *std::min_element(share.begin(), share.end()) >= budget.mass;
-      if (size[c] == 0 || (enough && tokens >= budget.min_tokens)) continue;
-      if (tokens + size[c] > budget.max_tokens) break;
-      found.taken_GC.mutable_data<std::uint8_t>()[g * C + c] = 1;
-      tokens += size[c];
-      for (std::int64_t i = 0; i < group; ++i) {
-        const auto at = static_cast<std::size_t>(i);
-        share[at] += std::exp(
-            double{row_of(found.mass_1HC, g * group + i)[static_cast<std::size_t>(c)]} - total[at]);
-      }
-    }
+  const std::uint8_t* taken = head.taken_1C.data<std::uint8_t>();
+  for (std::int64_t c = 0; c < C; ++c) {
+    if (taken[c] == 0) continue;
+    ++head.clusters;
+    const std::span<const std::int32_t> members = index.members(g, found.cluster(g, c));
+    head.positions.insert(head.positions.end(), members.begin(), members.end());
   }
 }
 
+/// What a query attends to exactly; what is left to estimate goes to `rest`.
 TieredFound TieredCache::Impl::find(TieredLayer& layer, const Tensor& q_1HK, std::int64_t end,
-                                    const SearchBudget& budget, TieredKnown& known) {
-  const std::int64_t tokens = budget_tokens(layer, budget, end);
+                                    const SearchBudget& budget, TieredKnown& known, KeyList* rest) {
+  const std::int64_t G = layer.spec.G, tokens = budget_tokens(layer, budget, end);
   TieredFound found = look(layer, q_1HK, to_look_for(layer, budget, end));
   known = over_known(layer, q_1HK, found, end);
-  const Tensor lse_1H =
-      known.closed ? merge_attention(known.hot, *known.closed).lse_NH : known.hot.lse_NH;
-  rank(layer, found, lse_1H);
-  select(layer, found, budget, tokens, known.hot.lse_NH, lse_1H);
+  found.heads_G.resize(static_cast<std::size_t>(G));
+  if (rest != nullptr) *rest = KeyList(G, found.C, layer.spec.H);
+  thread_pool().run(G, [&](std::int64_t g) {
+    choose(layer, found, g, budget, tokens, known);
+    if (rest != nullptr) add_rest(layer, found, g, *rest);
+  });
   return found;
 }
 
@@ -219,12 +227,11 @@ SearchResult TieredCache::search(std::int64_t layer, const Tensor& q_HK,
   const TieredFound found = impl_->find(at, q_1HK, at.length, budget, known);
   for (std::int64_t g = 0; g < G; ++g) {
     FoundTokens& head = out.heads_G[static_cast<std::size_t>(g)];
-    for (std::int64_t c = 0; c < found.C; ++c) {
-      if (!found.taken(g, c)) continue;
-      const auto members = at.index->members(g, found.cluster(g, c));
-      head.positions.insert(head.positions.end(), members.begin(), members.end());
-      head.scores.resize(head.positions.size(), found.rank_1GC.data<float>()[g * found.C + c]);
-    }
+    head.positions = found.head(g).positions;
+    for (std::int64_t c = 0; c < found.C; ++c)
+      if (found.taken(g, c))
+        head.scores.insert(head.scores.end(), at.index->members(g, found.cluster(g, c)).size(),
+                           found.head(g).rank_1C.data<float>()[c]);
   }
   for (std::int64_t h = 0; h < H; ++h) {
     const std::int64_t g = h / (H / G);

@@ -93,66 +93,60 @@ TieredKnown TieredCache::Impl::over_known(TieredLayer& layer, const Tensor& q_1H
   if (two_levels) lists.push_back(closed.keys(layer.index->supers()));
   std::vector<AttentionResult> parts =
       listed_attention(q_1HK, lists, attention.scale, attention.softcap);
-  TieredKnown known{std::move(parts[0]), {}};
+  TieredKnown known{std::move(parts[0]), {}, {}};
   if (two_levels) known.closed = std::move(parts[1]);
+  known.lse_1H = two_levels ? merge_attention(known.hot, *known.closed).lse_NH : known.hot.lse_NH;
   return known;
 }
 
 /// The tokens of the clusters that were taken.
 KeyList TieredCache::Impl::selected(const TieredLayer& layer, const TieredFound& found) const {
-  const std::int64_t G = layer.spec.G;
-  KeyList out(G, *std::max_element(found.tokens_G.begin(), found.tokens_G.end()));
-  for (std::int64_t g = 0; g < G; ++g) {
-    for (std::int64_t c = 0; c < found.C; ++c) {
-      if (!found.taken(g, c)) continue;
-      for (const std::int32_t slot : layer.index->members(g, found.cluster(g, c)))
-        out.add(g, layer.rows.place(slot));
-    }
-  }
+  std::size_t most = 0;
+  for (const TieredHead& head : found.heads_G) most = std::max(most, head.positions.size());
+  KeyList out(layer.spec.G, static_cast<std::int64_t>(most));
+  for (std::int64_t g = 0; g < layer.spec.G; ++g)
+    for (const std::int32_t slot : found.head(g).positions) out.add(g, layer.rows.place(slot));
   return out;
 }
 
 /// What was opened and not taken, to be estimated: all of it, or its best part.
-KeyList TieredCache::Impl::rest(const TieredLayer& layer, const TieredFound& found) const {
-  const std::int64_t G = layer.spec.G, H = layer.spec.H, C = found.C;
+void TieredCache::Impl::add_rest(const TieredLayer& layer, const TieredFound& found, std::int64_t g,
+                                 KeyList& to) const {
+  const std::int64_t G = layer.spec.G, R = layer.spec.H / G, C = found.C;
+  const TieredHead& head = found.head(g);
   const std::span<const float> bias = layer.index->bias();
-  KeyList out(G, C, H);
-  for (std::int64_t g = 0; g < G; ++g) {
-    Tensor best_1C;
-    if (spec.estimate < 1) {
-      Tensor one_1C = Tensor::zeros({1, C}, DType::kI64);
-      std::int64_t taken = 0;
-      for (std::int64_t c = 0; c < C; ++c) {
-        if (found.taken(g, c)) ++taken;
-        if (found.size_GC.data<std::int64_t>()[g * C + c] > 0)
-          one_1C.mutable_data<std::int64_t>()[c] = 1;
-      }
-      const auto share = static_cast<std::int64_t>(
-          spec.estimate * static_cast<double>(layer.index->clusters_of(g)));
-      const Tensor rank_1C = found.rank_1GC.view({G, C}).slice(0, g, g + 1);
-      best_1C = select_clusters(rank_1C, one_1C, taken + share).taken_GM;
-    }
-    for (std::int64_t c = 0; c < C; ++c) {
-      const std::int64_t m = found.cluster(g, c);
-      const float log_count = bias[static_cast<std::size_t>(m * G + g)];
-      if (log_count == kNone || found.taken(g, c)) continue;
-      if (spec.estimate < 1 && best_1C.data<std::uint8_t>()[c] == 0) continue;
-      for (std::int64_t h = g * (H / G); h < (g + 1) * (H / G); ++h)
-        out.set_score(h, out.length(g),
-                      capped(found.mass_1HC.data<float>()[h * C + c], log_count,
-                             layer.spec.attention.softcap));
-      out.add(g, m);
-    }
+  Tensor best_1C;
+  if (spec.estimate < 1) {
+    Tensor one_1C = Tensor::zeros({1, C}, DType::kI64);
+    for (std::int64_t c = 0; c < C; ++c)
+      if (!layer.index->members(g, found.cluster(g, c)).empty())
+        one_1C.mutable_data<std::int64_t>()[c] = 1;
+    const auto share =
+        static_cast<std::int64_t>(spec.estimate * static_cast<double>(layer.index->clusters_of(g)));
+    best_1C = select_clusters(head.rank_1C, one_1C, head.clusters + share).taken_GM;
   }
-  return out;
+  const std::uint8_t* taken = head.taken_1C.data<std::uint8_t>();
+  const float* mass = found.mass_1HC.data<float>();
+  for (std::int64_t c = 0; c < C; ++c) {
+    if (taken[c] != 0) continue;
+    const std::int64_t m = found.cluster(g, c);
+    const float log_count = bias[static_cast<std::size_t>(m * G + g)];
+    if (log_count == kNone) continue;
+    if (spec.estimate < 1 && best_1C.data<std::uint8_t>()[c] == 0) continue;
+    for (std::int64_t h = g * R; h < (g + 1) * R; ++h)
+      to.set_score(h, to.length(g),
+                   capped(mass[h * C + c], log_count, layer.spec.attention.softcap));
+    to.add(g, m);
+  }
 }
 
 /// The query at position end − 1.
 AttentionResult TieredCache::Impl::attend_row(TieredLayer& layer, const Tensor& q_1HK,
                                               std::int64_t end) {
   TieredKnown known;
-  const TieredFound found = find(layer, q_1HK, end, spec.budget, known);
-  const KeyList tokens = selected(layer, found), clusters = rest(layer, found);
+  KeyList clusters(layer.spec.G, 0);
+  const TieredFound found = find(layer, q_1HK, end, spec.budget, known, &clusters);
+  const KeyList tokens = selected(layer, found);
   std::vector<ListedKeys> lists{tokens.keys(layer.rows.view(2 * layer.rows.slots()))};
   if (spec.estimate > 0) lists.push_back(clusters.keys(layer.index->all_clusters()));
   const AttentionSpec& attention = layer.spec.attention;
@@ -189,17 +183,12 @@ void TieredCache::Impl::note(TieredLayer& layer, const TieredFound& found, std::
   const std::int64_t G = layer.spec.G, token = layer.rows.bytes_per_token() / G;
   const std::int64_t hot = end - layer.index->tokens();
   layer.selected = 0;
-  for (const std::int64_t tokens : found.tokens_G) layer.selected += tokens;
-  std::int64_t moved = 0, taken = 0;
-  for (std::int64_t g = 0; g < G; ++g) {
-    for (std::int64_t c = 0; c < found.C; ++c) {
-      if (!found.taken(g, c)) continue;
-      ++taken;
-      const auto members = layer.index->members(g, found.cluster(g, c));
-      if (!members.empty() && members.front() < layer.rows.out_end())
-        moved += static_cast<std::int64_t>(members.size());
-    }
+  std::int64_t taken = 0;
+  for (const TieredHead& head : found.heads_G) {
+    layer.selected += static_cast<std::int64_t>(head.positions.size());
+    taken += head.clusters;
   }
+  const std::int64_t moved = offloaded ? layer.selected : 0;
   layer.estimated = 0;
   for (std::int64_t g = 0; g < G; ++g) layer.estimated += layer.index->clusters_of(g);
   if (!found.opened_GW.empty()) layer.estimated = G * (found.C + layer.index->pages() - found.W);

@@ -19,6 +19,9 @@ constexpr std::int64_t kTileRows = 192;
 // afterwards.
 constexpr std::int64_t kSplitRows = 32;
 
+// Numbers that are merged without the help of other threads.
+constexpr std::int64_t kAlone = 8192;
+
 // Floats of a line of the cache: tiles and states begin with one.
 constexpr std::int64_t kLine = 16;
 
@@ -244,7 +247,7 @@ void attention_cpu(const AttentionForward& args) {
 
 template <class T>
 static void merge_parts(const MergeAttention<T>& args) {
-  thread_pool().run(args.rows, [&](std::int64_t r) {
+  const auto merge_row = [&](std::int64_t r) {
     const double a = static_cast<double>(args.lse_a[r]), b = static_cast<double>(args.lse_b[r]);
     const double largest = std::max(a, b);
     const bool empty = largest == -std::numeric_limits<double>::infinity();
@@ -261,7 +264,13 @@ static void merge_parts(const MergeAttention<T>& args) {
       if (weight_b != 0) value += weight_b * static_cast<double>(args.out_b[i]);
       args.out[i] = empty ? T{0} : static_cast<T>(value / sum);
     }
-  });
+  };
+  // A few rows are merged before other threads would have heard of them.
+  if (args.rows * args.U <= kAlone) {
+    for (std::int64_t r = 0; r < args.rows; ++r) merge_row(r);
+  } else {
+    thread_pool().run(args.rows, merge_row);
+  }
 }
 
 void merge_attention_cpu(const MergeAttention<float>& args) { merge_parts(args); }

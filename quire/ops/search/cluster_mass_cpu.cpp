@@ -32,15 +32,14 @@ void cluster_rank_cpu(const ClusterRank& args) {
   const std::int64_t M = args.M, group = args.H / args.G;
   const auto lse = QUIRE_FOR_ISA(row_lse);
   const auto rank = QUIRE_FOR_ISA(rank_row);
-  thread_pool().run(args.N * args.H, [&](std::int64_t row) {
-    args.lse_NH[row] = lse(args.mass_NHM + row * M, M, args.hot_NH[row]);
-  });
   thread_pool().run(args.N * args.G, [&](std::int64_t piece) {
     const std::int64_t n = piece / args.G, g = piece % args.G;
     float* out = args.rank_NGM + piece * M;
     std::fill(out, out + M, 0.0f);
     for (std::int64_t h = g * group; h < (g + 1) * group; ++h) {
-      const double total = args.lse_NH[n * args.H + h];
+      const std::int64_t row = n * args.H + h;
+      const double total = lse(args.mass_NHM + row * M, M, args.hot_NH[row]);
+      args.lse_NH[row] = total;
       // A head that sees nothing at all does not vote.
       if (total == -std::numeric_limits<double>::infinity()) continue;
       rank(args.mass_NHM + (n * args.H + h) * M, args.bias_GM + g * M, static_cast<float>(total), M,

@@ -10,7 +10,7 @@
 namespace quire::kernel::QUIRE_ISA_NS {
 namespace {
 
-constexpr std::int64_t kAhead = 16;  // keys between asking for one and using it
+constexpr std::int64_t kAhead = 32;  // keys between asking for one and using it
 
 struct List {
   const ListedAttention& a;
@@ -36,7 +36,7 @@ struct List {
 };
 
 QUIRE_INLINE void ask(const std::byte* p, std::int64_t bytes) {
-  for (std::int64_t at = 0; at < bytes; at += 64) prefetch(p + at);
+  for (std::int64_t at = 0; at < bytes; at += 64) prefetch_far(p + at);
 }
 
 template <class Load>

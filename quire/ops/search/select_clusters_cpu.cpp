@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <bit>
+#include <cstdint>
 #include <limits>
 #include <vector>
 
@@ -9,44 +11,44 @@ namespace quire::kernel {
 namespace {
 
 struct Ranked {
-  float rank;
+  std::uint32_t key;
   std::int64_t cluster;
 };
 
-bool before(const Ranked& a, const Ranked& b) {
-  return a.rank != b.rank ? a.rank > b.rank : a.cluster < b.cluster;
+/// A number in the order of the ranks; NaN comes last.
+std::uint32_t key_of(float rank) {
+  if (rank != rank) rank = -std::numeric_limits<float>::infinity();
+  const auto bits = std::bit_cast<std::uint32_t>(rank + 0.0f);  // one zero, not two
+  return bits >> 31 != 0 ? ~bits : bits | 0x80000000u;
 }
+
+constexpr int kShift = 20;  // sign, exponent and three more bits tell ranks apart at first
 
 void select_head(const SelectClusters& args, std::int64_t g) {
   const float* rank = args.rank_GM + g * args.M;
   const std::int64_t* size = args.size_GM + g * args.M;
   std::uint8_t* taken = args.taken_GM + g * args.M;
-  std::vector<Ranked> all;
-  for (std::int64_t m = 0; m < args.M; ++m) {
-    taken[m] = 0;
-    const float r = rank[m] == rank[m] ? rank[m] : -std::numeric_limits<float>::infinity();
-    if (size[m] > 0) all.push_back({r, m});
-  }
-  // The better half of what is left either fits whole, or is all that is looked at from then on:
-  // half as much each time.
+  // The members of all clusters whose ranks begin alike: what is above the stretch where the budget
+  // ends is taken whole, and only that stretch must be sorted.
+  thread_local std::vector<std::int64_t> tokens;
+  tokens.assign(std::size_t{1} << (32 - kShift), 0);
+  for (std::int64_t m = 0; m < args.M; ++m) tokens[key_of(rank[m]) >> kShift] += size[m];
   std::int64_t left = args.budget;
-  auto first = all.begin(), last = all.end();
-  while (first != last) {
-    const auto middle = first + (last - first + 1) / 2;
-    std::nth_element(first, middle - 1, last, before);
-    std::int64_t tokens = 0;
-    for (auto at = first; at != middle; ++at) tokens += size[at->cluster];
-    if (tokens <= left) {
-      for (auto at = first; at != middle; ++at) taken[at->cluster] = 1;
-      left -= tokens;
-      first = middle;
-    } else if (middle == last && last - first == 1) {
-      break;
-    } else {
-      last = middle;
-      // One alone is all that is left, and it does not fit.
-      if (last - first == 1) break;
-    }
+  std::size_t border = tokens.size();
+  while (border > 0 && tokens[border - 1] <= left) left -= tokens[--border];
+  std::vector<Ranked> near;
+  for (std::int64_t m = 0; m < args.M; ++m) {
+    const std::uint32_t key = key_of(rank[m]);
+    taken[m] = size[m] > 0 && (key >> kShift) >= border ? 1 : 0;
+    if (size[m] > 0 && (key >> kShift) + 1 == border) near.push_back({key, m});
+  }
+  std::sort(near.begin(), near.end(), [](const Ranked& a, const Ranked& b) {
+    return a.key != b.key ? a.key > b.key : a.cluster < b.cluster;
+  });
+  for (const Ranked& next : near) {
+    if (size[next.cluster] > left) break;
+    taken[next.cluster] = 1;
+    left -= size[next.cluster];
   }
   args.tokens_G[g] = args.budget - left;
 }
