@@ -17,31 +17,48 @@ constexpr float kNone = -std::numeric_limits<float>::infinity();
 DType index_dtype(DType kv) { return kv == DType::kI8 ? DType::kF16 : kv; }
 
 /// Places for clusters, in whole pages, that stretches of at least `least` tokens can need at most;
-/// twice as many, as a longer one may begin a page for little. (Untouched ones take no memory.)
+/// three times as many, as pages may be filled in part. (Untouched ones take no memory.)
 std::int64_t slots_for(std::int64_t capacity, std::int64_t least, const ClusterSpec& spec) {
   const std::int64_t page = ClusterIndex::kPage;
   const std::int64_t most = least / spec.tokens_per_cluster + least / spec.largest + 2;
-  return 2 * (capacity / least + 2) * ((most + page - 1) / page * page);
+  return 3 * (capacity / least + 2) * ((most + page - 1) / page * page);
 }
 
-/// The clusters of each head in the order of their pages: like ones side by side, then those that
-/// the head does not have.
-std::vector<std::int64_t> page_order(const Clusters& clusters, const MergedKeys& means) {
+/// The clusters of each head in the order of their places, in whole pages of which each head has as
+/// many; −1: nothing. Like ones stand side by side: in `pure` pages, which some places of stay
+/// empty, only those that one super-cluster has.
+std::vector<std::int64_t> places_of(const Clusters& clusters, const MergedKeys& means, bool pure) {
+  constexpr std::int64_t page = ClusterIndex::kPage;
   const std::int64_t G = means.k_GMK.size(0), M = clusters.groups;
   const SequenceView centroids(means.k_GMK);
   const Clusters alike = cluster_keys(
       centroids.kv(), 0, 0, M,
-      {.segment = 8192, .tokens_per_cluster = ClusterIndex::kPage, .iterations = 5, .largest = M});
-  std::vector<std::int64_t> order(static_cast<std::size_t>(G * M));
+      {.segment = 8192, .tokens_per_cluster = page, .iterations = 5, .largest = pure ? page : M});
+  std::vector<std::vector<std::int64_t>> heads;
+  std::size_t most = 0;
   for (std::int64_t g = 0; g < G; ++g) {
     const std::int64_t* group = alike.group_GS.data<std::int64_t>() + g * M;
-    const std::int64_t have = clusters.groups_G.data<std::int64_t>()[g];
-    const auto first = order.begin() + g * M;
-    std::iota(first, first + M, 0);
-    std::stable_sort(first, first + have,
+    std::vector<std::int64_t> order(
+        static_cast<std::size_t>(clusters.groups_G.data<std::int64_t>()[g]));
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(),
                      [&](std::int64_t a, std::int64_t b) { return group[a] < group[b]; });
+    std::vector<std::int64_t> places;
+    for (std::size_t i = 0; i < order.size(); ++i) {
+      if (pure && i > 0 && group[order[i]] != group[order[i - 1]])
+        places.resize((places.size() + page - 1) / page * page, -1);
+      places.push_back(order[i]);
+    }
+    most = std::max(most, places.size());
+    heads.push_back(std::move(places));
   }
-  return order;
+  most = (most + page - 1) / page * page;
+  std::vector<std::int64_t> out;
+  for (std::vector<std::int64_t>& places : heads) {
+    places.resize(most, -1);
+    out.insert(out.end(), places.begin(), places.end());
+  }
+  return out;
 }
 
 }  // namespace
@@ -49,23 +66,25 @@ std::vector<std::int64_t> page_order(const Clusters& clusters, const MergedKeys&
 struct ClusterIndex::Found {
   Clusters clusters;
   MergedKeys means;
-  std::vector<std::int64_t> order_GM;
+  std::vector<std::int64_t> place_GS;
   std::int64_t M = 0, pages = 0;
 
-  std::int64_t at(std::int64_t g, std::int64_t m) const {
-    return order_GM[static_cast<std::size_t>(g * M + m)];
+  /// Which cluster stands in a place; −1: none.
+  std::int64_t at(std::int64_t g, std::int64_t place) const {
+    return place_GS[static_cast<std::size_t>(g * pages * kPage + place)];
   }
   float count(std::int64_t g, std::int64_t m) const {
-    return means.count_GM.data<float>()[g * M + m];
+    return m < 0 ? 0 : means.count_GM.data<float>()[g * M + m];
   }
 };
 
 ClusterIndex::ClusterIndex(const LayerSpec& spec, std::int64_t capacity, std::int64_t least,
-                           DType kv, const ClusterSpec& clusters)
+                           DType kv, const ClusterSpec& clusters, std::int64_t pure_from)
     : G_(spec.G),
       K_(spec.K),
       U_(spec.U),
       spec_(clusters),
+      pure_from_(pure_from),
       dtype_(index_dtype(kv)),
       clusters_(spec, slots_for(capacity, least, clusters), dtype_, KLayout::kBlocks),
       supers_(spec, clusters_.slots() / kPage, dtype_, KLayout::kBlocks),
@@ -78,15 +97,16 @@ void ClusterIndex::add(const KvView& tokens, std::int64_t begin, std::int64_t n)
   found.clusters = cluster_keys(tokens, 0, 0, n, spec_);
   found.M = found.clusters.groups;
   found.means = group_mean(tokens, 0, found.clusters.group_GS, found.M);
-  found.order_GM = page_order(found.clusters, found.means);
-  found.pages = (found.M + kPage - 1) / kPage;
+  found.place_GS = places_of(found.clusters, found.means, n >= pure_from_);
+  found.pages = static_cast<std::int64_t>(found.place_GS.size()) / G_ / kPage;
   const std::int64_t slots = found.pages * kPage;
   QUIRE_CHECK((pages_ + found.pages) * kPage <= clusters_.slots(), "an index of ",
               clusters_.slots(), " clusters is full");
   Tensor k_NGK = Tensor::zeros({slots, G_, K_}, DType::kF32);
   Tensor v_NGU = Tensor::zeros({slots, G_, U_}, DType::kF32);
   for (std::int64_t g = 0; g < G_; ++g) {
-    for (std::int64_t m = 0; m < found.M; ++m) {
+    for (std::int64_t m = 0; m < slots; ++m) {
+      if (found.at(g, m) < 0) continue;
       const std::int64_t from = g * found.M + found.at(g, m), to = m * G_ + g;
       std::copy_n(found.means.k_GMK.data<float>() + from * K_, K_,
                   k_NGK.mutable_data<float>() + to * K_);
@@ -109,8 +129,8 @@ void ClusterIndex::add_head(const Found& found, std::int64_t g, std::int64_t beg
   const auto* members = found.clusters.member_GN.data<std::int64_t>() + g * n;
   const auto* starts = found.clusters.start_GJ.data<std::int64_t>() + g * (found.M + 1);
   for (std::int64_t m = 0; m < found.pages * kPage; ++m) {
-    if (m < found.M) {
-      const std::int64_t from = found.at(g, m);
+    const std::int64_t from = found.at(g, m);
+    if (from >= 0) {
       for (std::int64_t i = starts[from]; i < starts[from + 1]; ++i)
         member.push_back(static_cast<std::int32_t>(begin + members[i]));
       const float count = found.count(g, from);
@@ -129,7 +149,7 @@ void ClusterIndex::add_supers(const Found& found) {
   super_bias_.resize(static_cast<std::size_t>((pages_ + found.pages) * G_), kNone);
   for (std::int64_t p = 0; p < found.pages; ++p) {
     for (std::int64_t g = 0; g < G_; ++g) {
-      const std::int64_t end = std::min(found.M, (p + 1) * kPage);
+      const std::int64_t end = (p + 1) * kPage;
       float total = 0;
       for (std::int64_t m = p * kPage; m < end; ++m) total += found.count(g, found.at(g, m));
       if (total == 0) continue;
@@ -137,6 +157,7 @@ void ClusterIndex::add_supers(const Found& found) {
       float* v = v_NGU.mutable_data<float>() + (p * G_ + g) * U_;
       for (std::int64_t m = p * kPage; m < end; ++m) {
         const std::int64_t from = found.at(g, m);
+        if (from < 0) continue;
         const float share = found.count(g, from) / total;
         const float* key = found.means.k_GMK.data<float>() + (g * found.M + from) * K_;
         const float* value = found.means.v_GMU.data<float>() + (g * found.M + from) * U_;

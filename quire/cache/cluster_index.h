@@ -19,8 +19,10 @@ class ClusterIndex {
 
   /// For at most `capacity` tokens, each stretch but the last of at least `least` tokens. Centroids
   /// have the dtype of the cache; of i8 f16.
+  /// A stretch of `pure_from` tokens or more has pages that hold only what is alike, some of them
+  /// in part: more to read where all are read, better where few are opened.
   ClusterIndex(const LayerSpec& spec, std::int64_t capacity, std::int64_t least, DType kv,
-               const ClusterSpec& clusters);
+               const ClusterSpec& clusters, std::int64_t pure_from);
 
   /// Clusters n tokens (all that the view holds), the first of which is token `begin`.
   void add(const KvView& tokens, std::int64_t begin, std::int64_t n);
@@ -70,6 +72,7 @@ class ClusterIndex {
 
   std::int64_t G_, K_, U_, pages_ = 0;
   ClusterSpec spec_;
+  std::int64_t pure_from_;
   DType dtype_;
   KvStore clusters_, supers_;
   std::vector<float> bias_, super_bias_;           // [slots, G]

@@ -64,7 +64,7 @@ TieredCache::TieredCache(std::vector<LayerSpec> layers, const TieredSpec& spec,
                 "a cache layer has H = ", s.H, ", G = ", s.G, ", K = ", s.K, ", U = ", s.U);
     TieredLayer layer{s, TokenRows(s, capacity, kv), {}};
     if (!is_left_whole(s.attention))
-      layer.index.emplace(s, capacity, spec.staging, kv, spec.clusters);
+      layer.index.emplace(s, capacity, spec.staging, kv, spec.clusters, spec.two_levels_from);
     impl_->layers.push_back(std::move(layer));
   }
 }
