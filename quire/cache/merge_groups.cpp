@@ -171,12 +171,14 @@ HeadGroups join_kept(const HeadKeys& keys, const MergeOptions& options,
 }  // namespace
 
 HeadGroups group_head(const HeadKeys& keys, const MergeOptions& options, std::int64_t M) {
-  const std::int64_t S = keys.size(), ends = options.sinks + options.recent;
+  const auto share = static_cast<std::int64_t>(options.recent_share * static_cast<double>(M));
+  const std::int64_t S = keys.size(),
+                     recent = std::min(std::max(options.recent, share), M - 2 - options.sinks),
+                     ends = options.sinks + recent;
   const bool keeps = options.mode == MergeMode::kEvict || options.groups == MergeGroups::kKept;
   const auto heavy = static_cast<std::int64_t>(options.heavy * static_cast<double>(M));
   const std::int64_t alone = keeps ? M : std::clamp(heavy, ends, M - 1);
-  const std::vector<std::int32_t> kept =
-      best_positions(keys.mass_S, alone, options.sinks, options.recent);
+  const std::vector<std::int32_t> kept = best_positions(keys.mass_S, alone, options.sinks, recent);
   HeadGroups out;
   if (options.mode == MergeMode::kEvict) {
     out.group_S.assign(at(S), -1);

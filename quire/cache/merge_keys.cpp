@@ -37,8 +37,7 @@ Groups group_all(const MergeSource& from, const MergeOptions& options, std::int6
   return out;
 }
 
-/// A weight that is 0 would leave its key out of a mean of light keys beside a heavy one's rounding:
-/// every key counts a little.
+/// A weight of 0 would leave its key out of a mean, whatever it is: every key counts a little.
 Tensor weights_of(const Tensor& mass_GS, const Tensor& count_GS, bool squared) {
   const std::int64_t G = mass_GS.size(0), S = mass_GS.size(1);
   Tensor out = Tensor::empty({G, S}, DType::kF32);
@@ -183,6 +182,8 @@ MergedEntries merge_keys(const MergeSource& from, const AttentionSpec& spec,
   if (options.bias == MergeBias::kFitted && options.mode != MergeMode::kEvict && fits)
     merged.bias_GM = fitted(from, spec, view, groups.group_GS, merged);
   if (options.count_cap > 0) cap_counts(options.count_cap, merged);
+  if (options.ridge > 0 && fits && spec.sink_H == nullptr)
+    fit_values(from, spec, groups.group_GS, options.ridge, merged);
   MergedEntries out;
   finish(from, groups.group_GS, merged, out);
   return out;

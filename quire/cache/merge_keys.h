@@ -6,6 +6,7 @@
 
 #include "quire/cache/merged.h"
 #include "quire/ops/attention/attention_spec.h"
+#include "quire/ops/merge/group_mean.h"
 #include "quire/tensor/tensor.h"
 
 namespace quire::cache {
@@ -32,6 +33,12 @@ struct MergedEntries {
 /// an M that is not in [floor, S].
 MergedEntries merge_keys(const MergeSource& from, const AttentionSpec& spec,
                          const MergeOptions& options, std::int64_t M);
+
+/// Moves the values of entries so that the probes' outputs come closer to what they were, by least
+/// squares over entries and rows of probes: the change has the least squares beside `ridge` times
+/// the mean square of a row's weights. A probe sees the entries whose first member it sees.
+void fit_values(const MergeSource& from, const AttentionSpec& spec, const Tensor& group_GS,
+                double ridge, MergedKeys& merged);
 
 /// One head of a source.
 struct HeadKeys {

@@ -11,6 +11,7 @@ MergeOptions keeping(double threshold, MergeWeights weights, MergeBias bias) {
   out.groups = MergeGroups::kKept;
   out.mass = MergeMass::kRecent;
   out.threshold = threshold;
+  out.ridge = 0;
   out.weights = weights;
   out.bias = bias;
   return out;
@@ -23,6 +24,7 @@ MergeOptions asymkv() {
   out.weights = MergeWeights::kSquaredMass;
   out.bias = MergeBias::kLogCount;
   out.count_cap = 5;
+  out.ridge = 0;
   out.heavy = 0;
   return out;
 }

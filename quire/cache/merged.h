@@ -52,10 +52,15 @@ struct MergeOptions {
   Centre centre = Centre::kRaw;
   double round = 0.25;   // of the keys that may become others' in one round, at most
   double count_cap = 0;  // of kSquaredMass: the largest count that a merged key has; 0: any
-  // What no merge touches: first tokens, last tokens, and so many more of the heaviest that they
-  // make up this share of the entries.
+  // Above 0: values are then moved towards what the document's last queries got, by least squares;
+  // the larger, the less.
+  double ridge = 10;
+  // What no merge touches: first tokens; last tokens, at least so many and this share of the
+  // entries; and so many of the heaviest that they all make up the share `heavy` of the entries (of
+  // kKept: all entries).
   std::int64_t sinks = 4;
   std::int64_t recent = 64;
+  double recent_share = 0.5;
   double heavy = 0.7;
   std::int64_t probes = 256;     // last queries of the reading that are kept for mass and bias
   std::int64_t whole_first = 0;  // layers that are not merged, within the same budget
@@ -130,8 +135,8 @@ bool is_merge_name(std::string_view name);
 /// The options of that name:
 ///
 ///   merged                what was best on the texts to tune on (docs/merged_cache.md)
-///   keepkv                heavy and last tokens are kept, each other joins the most similar of them
-///                         from a cosine of 0.8 on, with votes
+///   keepkv                heavy and last tokens are kept, each other joins the most similar of
+///                         them from a cosine of 0.8 on, with votes
 ///   asymkv                neighbours with the least attention; keys by the diagonal of the Fisher
 ///                         information as far as attention alone gives it, values by counts up to 5
 ///   notebook_merge        as keepkv, but by softmax of cosines, all of them, and without a count

@@ -31,6 +31,7 @@ std::vector<LayerSpec> some_layers() { return {layer_of(4, 2, 16, 16), layer_of(
 MergeOptions small(MergeOptions options) {
   options.sinks = 2;
   options.recent = 6;
+  options.recent_share = 0;
   options.probes = 16;
   return options;
 }
@@ -117,6 +118,7 @@ TEST(MergedCache, KVM_05_identical_keys_become_one_without_any_loss) {
     }
     MergeOptions options = small();
     options.bias = bias;
+    options.ridge = 0;
     options.heavy = 0;
     options.mass = MergeMass::kReading;
     MergedCache cache(layers, options, {.tokens = 46}, 140, DType::kF32);
@@ -171,6 +173,9 @@ TEST(MergedCache, KVM_08_merging_errs_less_than_dropping_the_same_number_of_keys
   const double merged = error(small(), DType::kF32), dropped = error(evict, DType::kF32);
   EXPECT_LT(2 * merged, dropped);
   EXPECT_LT(merged, error(plain, DType::kF32));
+  MergeOptions unmoved = small();
+  unmoved.ridge = 0;
+  EXPECT_LT(merged, error(unmoved, DType::kF32)) << "values that were moved to what queries got";
   EXPECT_LT(error(values, DType::kF32), dropped);
   // Merging goes together with every form of storage.
   for (const DType kv : kForms) EXPECT_LT(error(small(), kv), dropped) << to_string(kv);
@@ -264,9 +269,9 @@ TEST(MergedCache, leaves_layers_whole_within_the_same_budget) {
   const Step all = random_step(rng, layers, 210);
   feed(cache, part(all, 0, 200));
   cache.end_reading();
-  // (3 · 100 − 200) / 2 tokens of 256 bytes, as entries of 264.
-  EXPECT_EQ(cache.entries(1), 50 * 256 / 264);
-  EXPECT_EQ(cache.entries(3), 50 * 256 / 264);
+  // (3 · 100 − 200) / 2 tokens of 128 bytes a head, as entries of 132.
+  EXPECT_EQ(cache.entries(1), 50 * 128 / 132);
+  EXPECT_EQ(cache.entries(3), 50 * 128 / 132);
   EXPECT_THAT(message_of<ArgumentError>([&] { cache.entries(0); }),
               testing::HasSubstr("nothing was merged in layer 0"));
   EXPECT_THAT(message_of<ArgumentError>([&] { cache.entries(2); }),
@@ -299,6 +304,10 @@ TEST(MergedCache, refuses_what_cannot_be_and_names_the_floor) {
   EXPECT_THAT(make([](MergeOptions& o) { o.group_cap = 1; }), testing::HasSubstr("group_cap is 1"));
   EXPECT_THAT(make([](MergeOptions& o) { o.round = 0; }), testing::HasSubstr("round is 0"));
   EXPECT_THAT(make([](MergeOptions& o) { o.heavy = 2; }), testing::HasSubstr("heavy 2"));
+  EXPECT_THAT(make([](MergeOptions& o) { o.recent_share = 2; }),
+              testing::HasSubstr("recent_share"));
+  EXPECT_THAT(make([](MergeOptions& o) { o.ridge = -1; }), testing::HasSubstr("ridge is -1"));
+  EXPECT_THAT(make([](MergeOptions& o) { o.count_cap = 0.5; }), testing::HasSubstr("count_cap"));
   EXPECT_THAT(make([](MergeOptions& o) { o.probes = 0; }), testing::HasSubstr("probes"));
   EXPECT_THAT(make([](MergeOptions& o) {
                 o.groups = MergeGroups::kNeighbours;

@@ -214,7 +214,8 @@ TEST_F(CacheCommand, a_policy_applies_its_budget_after_the_last_file) {
   EXPECT_EQ(at(cache, "bytes_read").as_int(), token_bytes * (9 + after));
   EXPECT_EQ(at(at(window, "bytes"), "cache").as_int(), token_bytes * (9 + after));
   // A budget that covers the documents is the full cache.
-  for (const char* policy : {"window", "oracle", "quest", "h2o", "snapkv", "expected_attention"})
+  for (const char* policy : {"window", "oracle", "quest", "h2o", "snapkv", "expected_attention",
+                             "merged", "keepkv", "asymkv", "notebook_merge"})
     EXPECT_EQ(at(with({"--cache", policy, "--budget", "100%"}), "ids").dump(),
               at(full, "ids").dump());
   EXPECT_EQ(
@@ -265,6 +266,8 @@ TEST_F(CacheCommand, a_policy_is_refused_what_it_cannot_do) {
   refused({"why", "--file", document_, "--cache", "window"}, "--cache window needs a --budget");
   refused({"why", "--file", document_, "--cache", "window", "--budget", "4"},
           "--budget is 4; window needs at least 5 tokens");
+  refused({"why", "--file", document_, "--cache", "merged", "--budget", "69"},
+          "--budget is 69; merged needs at least 70 tokens");
   refused({"why", "--file", document_, "--cache", "window", "--budget", "1%"},
           "window needs at least 5");
   refused({"why", "--file", document_, "--cache", "window", "--budget", "0%"}, "--budget");
