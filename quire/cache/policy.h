@@ -54,6 +54,12 @@ struct HeadContext {
   std::int64_t group() const { return spec->H / spec->G; }
 };
 
+/// Keys of one kv head that stand for others: E rows, each with what is added to its score (log n
+/// where it stands for n keys).
+struct StandIns {
+  std::vector<float> k_EK, v_EU, bias_E;
+};
+
 /// What a cache keeps of its context, or attends to. A researcher writes one class with name(),
 /// score(), and where the defaults do not fit the rest: PolicyCache does everything else. One
 /// object serves one cache. score(), select() and bias() are called from several threads.
@@ -85,6 +91,12 @@ class Policy {
   virtual bool bias(const HeadContext& /*head*/, std::span<const std::int32_t> /*selected*/,
                     std::span<float> /*bias*/) const {
     return false;
+  }
+  /// Of kEachStep: keys of the policy's own that are attended to beside the selected ones, such as
+  /// the centroids of what was not selected. What they take to read is part of index_bytes_read().
+  virtual StandIns stand_ins(const HeadContext& /*head*/,
+                             std::span<const std::int32_t> /*selected*/) const {
+    return {};
   }
 
   /// Of a layer's index, all heads: bytes stored, and bytes that a step reads.

@@ -50,6 +50,13 @@ inline bool by_distance(const LayerSpec& layer) {
 /// Throws ArgumentError for what a policy may not select.
 void check_selection(const Positions& at, std::int64_t context, const Policy& policy);
 
+/// What the queries of a step selected, and what stands beside it.
+struct Selected {
+  std::vector<Positions> at_NG;
+  std::vector<float> bias_NGS;         // empty: all are 0
+  std::vector<StandIns> stand_ins_NG;  // empty: none
+};
+
 struct PolicyCache::Impl {
   std::unique_ptr<Policy> policy;
   Budget budget;
@@ -97,8 +104,12 @@ struct PolicyCache::Impl {
   Tensor over_what_was_kept(PolicyLayer& layer, const Tensor& q_NHK);
   Tensor over_selected(PolicyLayer& layer, const Tensor& q_NHK);
   std::vector<float> query_mass(PolicyLayer& layer, const Tensor& q_1HK, std::int64_t end) const;
-  std::vector<Positions> select(PolicyLayer& layer, const Tensor& q_NHK,
-                                std::vector<float>& bias_NGS);
+  Selected select(PolicyLayer& layer, const Tensor& q_NHK);
+  AttentionResult attend_biased(PolicyLayer& layer, const Tensor& q_NHK,
+                                const Selected& selected) const;
+  AttentionResult with_stand_ins(const PolicyLayer& layer, const Tensor& q_NHK,
+                                 const AttentionResult& exact,
+                                 std::span<const StandIns> stand_ins_NG) const;
   AttentionResult attend_rows(PolicyLayer& layer, const Tensor& q_NHK, std::int64_t first_row,
                               std::span<const Positions> selected, const float* bias) const;
   std::int64_t per_head(const PolicyLayer& layer) const {

@@ -5,6 +5,7 @@
 #include "quire/base/thread_pool.h"
 #include "quire/cache/policy_cache_impl.h"
 #include "quire/ops/attention/attention_mass.h"
+#include "quire/ops/merge/sequence_view.h"
 
 namespace quire::cache {
 namespace {
@@ -17,6 +18,21 @@ double mass_of(const Tensor& part_NH, const Tensor& whole_NH) {
   for (std::int64_t h = last; h < last + H; ++h)
     sum += std::exp(double{part_NH.data<float>()[h]} - double{whole_NH.data<float>()[h]});
   return sum / static_cast<double>(H);
+}
+
+/// Row n of a result.
+void put_row(AttentionResult& to, std::int64_t n, const AttentionResult& one) {
+  const std::int64_t out = one.out_NHU.elements(), H = one.lse_NH.elements();
+  std::copy_n(one.out_NHU.data<float>(), out, to.out_NHU.mutable_data<float>() + n * out);
+  std::copy_n(one.lse_NH.data<float>(), H, to.lse_NH.mutable_data<float>() + n * H);
+}
+
+void check_stand_ins(const StandIns& of, const LayerSpec& spec, const Policy& policy) {
+  const auto E = static_cast<std::int64_t>(of.bias_E.size());
+  QUIRE_CHECK(static_cast<std::int64_t>(of.k_EK.size()) == E * spec.K &&
+                  static_cast<std::int64_t>(of.v_EU.size()) == E * spec.U,
+              "the policy ", policy.name(), " has ", E, " biases of keys that stand for others, ",
+              of.k_EK.size(), " numbers of their keys and ", of.v_EU.size(), " of their values");
 }
 
 }  // namespace
@@ -65,13 +81,14 @@ std::vector<float> PolicyCache::Impl::query_mass(PolicyLayer& layer, const Tenso
   return mass_GS;
 }
 
-/// What each query selects for each head, [N, G]; and biases, if there are any, as [N, G, S].
-std::vector<Positions> PolicyCache::Impl::select(PolicyLayer& layer, const Tensor& q_NHK,
-                                                 std::vector<float>& bias_NGS) {
+/// What each query selects for each head.
+Selected PolicyCache::Impl::select(PolicyLayer& layer, const Tensor& q_NHK) {
   const std::int64_t N = q_NHK.size(0), G = layer.spec.G, S = context;
   const std::int64_t row = layer.spec.H * layer.spec.K, part = row / G;
   const bool wants_mass = policy->observe().query_mass;
-  std::vector<Positions> selected(static_cast<std::size_t>(N * G));
+  Selected selected;
+  selected.at_NG.resize(static_cast<std::size_t>(N * G));
+  selected.stand_ins_NG.resize(static_cast<std::size_t>(N * G));
   std::vector<float> score(static_cast<std::size_t>(G * S)), bias(static_cast<std::size_t>(G * S));
   std::vector<std::uint8_t> biased(static_cast<std::size_t>(G));
   for (std::int64_t n = 0; n < N; ++n) {
@@ -89,21 +106,27 @@ std::vector<Positions> PolicyCache::Impl::select(PolicyLayer& layer, const Tenso
       if (wants_mass) head.query_mass_S = std::span(mass_GS).subspan(from, keys);
       const auto score_S = std::span(score).subspan(from, keys);
       policy->score(head, score_S);
-      Positions& out = selected[static_cast<std::size_t>(n * G + g)];
+      Positions& out = selected.at_NG[static_cast<std::size_t>(n * G + g)];
       out = policy->select(head, score_S);
       check_selection(out, S, *policy);
+      StandIns& stand_ins = selected.stand_ins_NG[static_cast<std::size_t>(n * G + g)];
+      stand_ins = policy->stand_ins(head, out);
+      check_stand_ins(stand_ins, layer.spec, *policy);
       biased[static_cast<std::size_t>(g)] =
           policy->bias(head, out, std::span(bias).subspan(from, out.size()));
     });
     if (std::find(biased.begin(), biased.end(), 1) == biased.end()) continue;
-    bias_NGS.resize(static_cast<std::size_t>(N * G * S));
+    selected.bias_NGS.resize(static_cast<std::size_t>(N * G * S));
     for (std::int64_t g = 0; g < G; ++g) {
-      const Positions& at = selected[static_cast<std::size_t>(n * G + g)];
+      const Positions& at = selected.at_NG[static_cast<std::size_t>(n * G + g)];
       for (std::size_t i = 0; i < at.size(); ++i)
-        bias_NGS[static_cast<std::size_t>((n * G + g) * S + at[i])] =
+        selected.bias_NGS[static_cast<std::size_t>((n * G + g) * S + at[i])] =
             bias[static_cast<std::size_t>(g * S) + i];
     }
   }
+  const auto stands = [](const StandIns& of) { return !of.bias_E.empty(); };
+  if (std::none_of(selected.stand_ins_NG.begin(), selected.stand_ins_NG.end(), stands))
+    selected.stand_ins_NG.clear();
   return selected;
 }
 
@@ -142,37 +165,84 @@ AttentionResult PolicyCache::Impl::attend_rows(PolicyLayer& layer, const Tensor&
   return attention(q_NHK, start_J, view, bottom_right(layer.spec));
 }
 
+/// The same for one query at a time, since a bias belongs to a slot and not to a query.
+AttentionResult PolicyCache::Impl::attend_biased(PolicyLayer& layer, const Tensor& q_NHK,
+                                                 const Selected& selected) const {
+  const std::int64_t N = q_NHK.size(0), G = layer.spec.G, first = layer.length - N;
+  AttentionResult out{Tensor::empty({N, layer.spec.H, layer.spec.U}, DType::kF32),
+                      Tensor::empty({N, layer.spec.H}, DType::kF32)};
+  layer.bias.assign(static_cast<std::size_t>(layer.all->slots() * G), 0.0f);
+  for (std::int64_t n = 0; n < N; ++n) {
+    for (std::int64_t g = 0; g < G; ++g)
+      for (std::int64_t s = 0; s < context; ++s)
+        layer.bias[static_cast<std::size_t>(s * G + g)] =
+            selected.bias_NGS[static_cast<std::size_t>((n * G + g) * context + s)];
+    const AttentionResult one =
+        attend_rows(layer, q_NHK.slice(0, n, n + 1), first + n,
+                    std::span(selected.at_NG)
+                        .subspan(static_cast<std::size_t>(n * G), static_cast<std::size_t>(G)),
+                    layer.bias.data());
+    put_row(out, n, one);
+  }
+  return out;
+}
+
+/// Merges attention over the keys that stand for others into `exact`, query by query.
+AttentionResult PolicyCache::Impl::with_stand_ins(const PolicyLayer& layer, const Tensor& q_NHK,
+                                                  const AttentionResult& exact,
+                                                  std::span<const StandIns> stand_ins_NG) const {
+  const auto G = static_cast<std::size_t>(layer.spec.G);
+  const std::int64_t K = layer.spec.K, U = layer.spec.U;
+  AttentionSpec spec = bottom_right(layer.spec);
+  spec.sink_H = nullptr;  // it counts once, in the exact part
+  AttentionResult part{Tensor::empty(exact.out_NHU.shape(), DType::kF32),
+                       Tensor::empty(exact.lse_NH.shape(), DType::kF32)};
+  for (std::int64_t n = 0; n < q_NHK.size(0); ++n) {
+    const auto of_G = stand_ins_NG.subspan(static_cast<std::size_t>(n) * G, G);
+    std::vector<std::int64_t> length_G;
+    for (const StandIns& of : of_G) length_G.push_back(static_cast<std::int64_t>(of.bias_E.size()));
+    const std::int64_t E = *std::max_element(length_G.begin(), length_G.end());
+    Tensor k_GEK = Tensor::zeros({layer.spec.G, E, K}, DType::kF32),
+           v_GEU = Tensor::zeros({layer.spec.G, E, U}, DType::kF32);
+    std::vector<float> bias_EG(static_cast<std::size_t>(E) * G);
+    for (std::size_t g = 0; g < G; ++g) {
+      const StandIns& of = of_G[g];
+      const auto head = static_cast<std::int64_t>(g) * E;
+      std::copy(of.k_EK.begin(), of.k_EK.end(), k_GEK.mutable_data<float>() + head * K);
+      std::copy(of.v_EU.begin(), of.v_EU.end(), v_GEU.mutable_data<float>() + head * U);
+      for (std::size_t e = 0; e < of.bias_E.size(); ++e) bias_EG[e * G + g] = of.bias_E[e];
+    }
+    const SequenceView rows(k_GEK, v_GEU);
+    KvView view = rows.kv();
+    view.length_BG = length_G.data();
+    view.length_stride_G = 1;
+    view.bias = bias_EG.data();
+    view.bias_heads = layer.spec.G;
+    put_row(part, n, attention(q_NHK.slice(0, n, n + 1), one_sequence(1), view, spec));
+  }
+  return merge_attention(exact, part);
+}
+
 Tensor PolicyCache::Impl::over_selected(PolicyLayer& layer, const Tensor& q) {
   const Tensor q_NHK = q.contiguous_copy();
   const std::int64_t N = q_NHK.size(0), G = layer.spec.G, first = layer.length - N;
-  std::vector<float> bias_NGS;
-  const std::vector<Positions> selected = select(layer, q_NHK, bias_NGS);
-  const auto last = std::span(selected).last(static_cast<std::size_t>(G));
+  const Selected selected = select(layer, q_NHK);
+  const auto last = std::span(selected.at_NG).last(static_cast<std::size_t>(G));
   layer.selected.assign(last.begin(), last.end());
   std::int64_t keys = 0;
   for (const Positions& at : last)
     keys += static_cast<std::int64_t>(at.size()) + layer.length - context;
   layer.bytes_read = keys * per_head(layer) + policy->index_bytes_read(index_of(layer));
 
-  const AttentionResult out = attend_rows(layer, q_NHK, first, selected, nullptr);
+  const bool biased = !selected.bias_NGS.empty();
+  AttentionResult out;
+  if (!biased || measure == Measure::kMass)
+    out = attend_rows(layer, q_NHK, first, selected.at_NG, nullptr);
   if (measure == Measure::kMass) layer.mass = mass_of(out.lse_NH, over_all(layer, q_NHK).lse_NH);
-  if (bias_NGS.empty()) return out.out_NHU;
-  // A bias belongs to a slot, not to a query: one query at a time.
-  Tensor out_NHU = Tensor::empty(out.out_NHU.shape(), DType::kF32);
-  const std::int64_t row = layer.spec.H * layer.spec.U;
-  layer.bias.assign(static_cast<std::size_t>(layer.all->slots() * G), 0.0f);
-  for (std::int64_t n = 0; n < N; ++n) {
-    for (std::int64_t g = 0; g < G; ++g)
-      for (std::int64_t s = 0; s < context; ++s)
-        layer.bias[static_cast<std::size_t>(s * G + g)] =
-            bias_NGS[static_cast<std::size_t>((n * G + g) * context + s)];
-    const AttentionResult one = attend_rows(
-        layer, q_NHK.slice(0, n, n + 1), first + n,
-        std::span(selected).subspan(static_cast<std::size_t>(n * G), static_cast<std::size_t>(G)),
-        layer.bias.data());
-    std::copy_n(one.out_NHU.data<float>(), row, out_NHU.mutable_data<float>() + n * row);
-  }
-  return out_NHU;
+  if (biased) out = attend_biased(layer, q_NHK, selected);
+  if (!selected.stand_ins_NG.empty())
+    out = with_stand_ins(layer, q_NHK, out, selected.stand_ins_NG);
+  return out.out_NHU;
 }
 
 }  // namespace quire::cache

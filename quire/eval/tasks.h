@@ -71,10 +71,11 @@ struct TaskScore {
 
 /// Asks every cache. A document is read once, exactly, into a full cache; a cell counts when the
 /// full cache passes it and the model does not pass it without the document. Each candidate is
-/// given the document (SharedReading), ends its reading, and gets the tokens of each question one by
-/// one, in lockstep with others; what it was asked is taken back before the next. Returns a score for each candidate in their order.
-/// `progress` counts tokens of task_work(); nothing is returned when it stopped. Throws
-/// ArgumentError when a document does not fit the model, and as caches do.
+/// given the document (SharedReading), ends its reading, and gets the tokens of each question one
+/// by one, in lockstep with others; what it was asked is taken back before the next. Returns a
+/// score for each candidate in their order. `progress` counts tokens of task_work(); nothing is
+/// returned when it stopped. Throws ArgumentError when a document does not fit the model, and as
+/// caches do.
 std::optional<std::vector<TaskScore>> run_task(const model::Model& model, const Task& task,
                                                DType kv, std::span<const Candidate> candidates,
                                                const Progress& progress = {});

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <limits>
+#include <map>
 
 #include "quire/base/thread_pool.h"
 #include "quire/cache/contiguous.h"
@@ -188,6 +189,73 @@ TEST(PolicyCache, a_selection_is_attention_with_the_rest_masked_and_a_bias_is_ad
       EXPECT_EQ(cache->length(), 330);
     }
   }
+}
+
+/// Selects every second key, and lets the others stand for themselves.
+class Standing : public Policy {
+ public:
+  std::string_view name() const override { return "standing"; }
+  Decide decide() const override { return Decide::kEachStep; }
+  void build(const HeadContext& head) override {
+    Rows& rows = rows_[{head.layer, head.g}];
+    rows.k.assign(head.k_SK.begin(), head.k_SK.end());
+    rows.v.assign(head.v_SU.begin(), head.v_SU.end());
+  }
+  void score(const HeadContext& /*head*/, std::span<float> /*score_S*/) const override {}
+  std::vector<std::int32_t> select(const HeadContext& head,
+                                   std::span<const float> /*score_S*/) const override {
+    std::vector<std::int32_t> out;
+    for (std::int32_t s = static_cast<std::int32_t>(head.g % 2); s < head.tokens; s += 2)
+      out.push_back(s);
+    return out;
+  }
+  StandIns stand_ins(const HeadContext& head,
+                     std::span<const std::int32_t> selected) const override {
+    const Rows& rows = rows_.at({head.layer, head.g});
+    StandIns out;
+    for (std::int32_t s = 0; s < head.tokens; ++s) {
+      if (std::binary_search(selected.begin(), selected.end(), s)) continue;
+      // Every third of them twice, with half its weight each.
+      for (int copies = s % 3 == 0 ? 2 : 1, i = 0; i < copies; ++i) {
+        const auto k = rows.k.begin() + s * head.spec->K, v = rows.v.begin() + s * head.spec->U;
+        out.k_EK.insert(out.k_EK.end(), k, k + head.spec->K);
+        out.v_EU.insert(out.v_EU.end(), v, v + head.spec->U);
+        out.bias_E.push_back(-std::log(static_cast<float>(copies)));
+      }
+    }
+    if (too_few) out.v_EU.pop_back();
+    return out;
+  }
+  bool too_few = false;
+
+ private:
+  struct Rows {
+    std::vector<float> k, v;
+  };
+  std::map<std::pair<std::int64_t, std::int64_t>, Rows> rows_;
+};
+
+TEST(PolicyCache, keys_that_stand_for_others_are_attended_to_beside_the_selected_ones) {
+  const std::vector<LayerSpec> layers = some_layers();
+  Rng rng(12);
+  const Step all = random_step(rng, layers, 330);
+  PolicyCache cache(layers, std::make_unique<Standing>(), {.tokens = 1}, 330, DType::kF32);
+  ContiguousCache exact(layers, 330, DType::kF32);
+  for (KvCache* of : {static_cast<KvCache*>(&cache), static_cast<KvCache*>(&exact)}) {
+    feed(*of, part(all, 0, 301));
+    of->end_reading();
+  }
+  for (const auto& [begin, end] : {std::pair{301, 302}, {302, 330}}) {
+    const auto a = feed(cache, part(all, begin, end)), b = feed(exact, part(all, begin, end));
+    EXPECT_LT(largest_difference(a, b), 2e-6);
+  }
+  auto policy = std::make_unique<Standing>();
+  policy->too_few = true;
+  PolicyCache wrong(layers, std::move(policy), {.tokens = 1}, 330, DType::kF32);
+  feed(wrong, part(all, 0, 301));
+  wrong.end_reading();
+  EXPECT_THAT(message_of<ArgumentError>([&] { feed(wrong, part(all, 301, 302)); }),
+              testing::HasSubstr("the policy standing has"));
 }
 
 TEST(PolicyCache, reading_is_exact_and_what_comes_after_it_is_always_attended) {
@@ -452,8 +520,8 @@ TEST(PolicyCache, one_reading_serves_many_policies) {
     feed(reader, part(all, 77, 140));
     for (const std::string& name : policy_names()) {
       if (keeps_everything(name)) continue;  // contiguous caches
-      const auto cache = reader.with(make_policy(name), {.tokens = 68});
-      const auto alone = make_policy_cache(name, {.tokens = 68}, layers, 150, kv);
+      const auto cache = reader.with(make_policy(name), {.tokens = 80});
+      const auto alone = make_policy_cache(name, {.tokens = 80}, layers, 150, kv);
       feed(*alone, part(all, 0, 77));
       feed(*alone, part(all, 77, 140));
       cache->end_reading();
@@ -486,7 +554,7 @@ TEST(PolicyCache, an_answer_can_be_taken_back_and_the_next_one_has_the_bits_of_t
     if (keeps_everything(name)) continue;  // these can be cut anywhere
     Rng rng(11);
     const Step all = random_step(rng, layers, 130);
-    const auto cache = make_policy_cache(name, {.tokens = 66}, layers, 130, DType::kF16);
+    const auto cache = make_policy_cache(name, {.tokens = 80}, layers, 130, DType::kF16);
     feed(*cache, part(all, 0, 100));
     cache->end_reading();
     const std::vector<float> first = feed(*cache, part(all, 100, 120));

@@ -27,6 +27,9 @@ constexpr Named kPolicies[] = {
     {"h2o", [] { return h2o_policy(); }},
     {"snapkv", [] { return snapkv_policy(); }},
     {"expected_attention", [] { return expected_attention_policy(); }},
+    {"retroinfer", [] { return retroinfer_policy(); }},
+    {"multipole", [] { return multipole_policy(); }},
+    {"vattention", [] { return vattention_policy(); }},
 };
 
 DType stored_as(std::string_view name, DType kv) {

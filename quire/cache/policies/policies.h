@@ -74,6 +74,41 @@ struct ExpectedAttentionParameters {
 std::unique_ptr<Policy> expected_attention_policy(
     const ExpectedAttentionParameters& parameters = {});
 
+/// For each query whole clusters of keys, in segments, by the softmax over their centroids summed
+/// over the heads of a group, as many as fit the budget; the clusters that come next stand as one
+/// key each, with their mean value and the bias log n; the rest is left out. (Their code takes
+/// 1.8 % of the clusters: with the first tokens and the last ones about 2.7 % as a budget at 8k.)
+/// Source  Chen et al. 2025 (RetroInfer) and its code.
+struct RetroInferParameters {
+  std::int64_t sinks = 4, recent = 64;
+  std::int64_t segment = 8192, tokens_per_cluster = 16, iterations = 10;
+  double estimated = 0.232;  // of the clusters
+  std::int64_t dense_layers = 0;
+};
+std::unique_ptr<Policy> retroinfer_policy(const RetroInferParameters& parameters = {});
+
+/// The same clusters ranked by size · e^(score), and all that were not selected stand as one key
+/// each.
+/// Source  Hooper et al. 2025 (Multipole Attention): 6.25 % centroids in segments of 8192.
+struct MultipoleParameters {
+  std::int64_t sinks = 4, recent = 64;
+  std::int64_t segment = 8192, tokens_per_cluster = 16;
+};
+std::unique_ptr<Policy> multipole_policy(const MultipoleParameters& parameters = {});
+
+/// The first tokens, the last ones, the keys that the query attends to most, and a uniform sample
+/// of the rest, each of which counts for as many as it was drawn from: log(rest / sampled) is added
+/// to its score. Drawn anew for each query, the same for the same seed. The keys attended to most
+/// are the oracle's, as in the paper's first table, and its figures do not count the keys it looks
+/// at; the size of the sample is what the budget leaves, where the paper's is chosen for an error.
+/// Source  Desai et al. 2025 (vAttention).
+struct VAttentionParameters {
+  std::int64_t sinks = 4, recent = 64;
+  double best = 0.5;  // of what these leave of the budget; the others are the sample
+  std::uint64_t seed = 0;
+};
+std::unique_ptr<Policy> vattention_policy(const VAttentionParameters& parameters = {});
+
 /// Keeps everything, and observes what others ask for: to read once for several of them
 /// (PolicyCache::with).
 std::unique_ptr<Policy> observing_policy(const Observe& observe);
@@ -83,7 +118,7 @@ std::unique_ptr<Policy> observing_policy(const Observe& observe);
 std::unique_ptr<Policy> all_observing_policy();
 
 /// "full", "int8", "int8row", "int4", "int4h", "window", "oracle", "random", "quest", "h2o",
-/// "snapkv", "expected_attention".
+/// "snapkv", "expected_attention", "retroinfer", "multipole", "vattention".
 const std::vector<std::string>& policy_names();
 
 /// Whether the name is of no policy but of a form of storage: those that begin with "int", and

@@ -63,7 +63,7 @@ TEST(Policies, are_one_file_of_at_most_80_lines_each) {
     EXPECT_LE(lines, 80) << entry.path();
     ++files;
   }
-  EXPECT_EQ(files, 9);  // eight policies, and the rotation that one of them needs
+  EXPECT_EQ(files, 14);  // eleven policies, a rotation, and clusters in two
 }
 
 TEST(Window, keeps_the_first_tokens_and_the_last) {
@@ -227,6 +227,150 @@ TEST(ExpectedAttention, averages_over_the_heads_of_a_group) {
   // Shares ¼, ¾ for one head and ¾, ¼ for the other.
   EXPECT_THAT(scores_of(*expected_attention_policy({.sinks = 0, .future = 1}), head),
               ElementsAre(FloatEq(0.5f), FloatEq(0.5f)));
+}
+
+/// Keys of one head around as many directions as `of` names, each with a value of its own.
+struct Heap {
+  Scores k_SK, v_SU;
+};
+Heap heap(const std::vector<int>& of) {
+  Heap out;
+  for (std::size_t s = 0; s < of.size(); ++s) {
+    for (int i = 0; i < 4; ++i) out.k_SK.push_back(i == of[s] ? 4 : 0);
+    for (int i = 0; i < 2; ++i) out.v_SU.push_back(static_cast<float>(s) + static_cast<float>(i));
+  }
+  return out;
+}
+
+TEST(RetroInfer, takes_whole_clusters_and_lets_the_next_ones_stand_as_one_key_each) {
+  LayerSpec spec{2, 1, 4, 2, {}};
+  spec.attention.scale = 1;
+  // A sink, 16 keys in four directions, one recent key.
+  const std::vector<int> of{3, 0, 1, 2, 3, 1, 2, 3, 0, 2, 3, 0, 1, 3, 0, 1, 2, 3};
+  const Heap keys = heap(of);
+  HeadContext head{.spec = &spec, .tokens = 18, .budget = 9, .k_SK = keys.k_SK, .v_SU = keys.v_SU};
+  RetroInferParameters parameters{.sinks = 1, .recent = 1, .tokens_per_cluster = 4};
+  parameters.estimated = 0.5;
+  const auto policy = retroinfer_policy(parameters);
+  policy->build(head);
+  // One head looks to direction 1, the other to 2, less so; 0 comes before 3 for both.
+  const Scores q{0.1f, 1, 0, 0, 0.1f, 0, 0.5f, 0};
+  head.q_RK = q;
+  EXPECT_THAT(selected_by(*policy, head), ElementsAre(0, 2, 5, 12, 15, 17));  // 9 - 2 hold one
+  head.budget = 10;
+  const auto selected = selected_by(*policy, head);
+  EXPECT_THAT(selected, ElementsAre(0, 2, 3, 5, 6, 9, 12, 15, 16, 17));
+  const StandIns stand_ins = policy->stand_ins(head, selected);  // two of four, both others
+  EXPECT_THAT(stand_ins.bias_E, ElementsAre(FloatEq(std::log(4.0f)), FloatEq(std::log(4.0f))));
+  EXPECT_THAT(stand_ins.k_EK, ElementsAre(4, 0, 0, 0, 0, 0, 0, 4));
+  EXPECT_THAT(stand_ins.v_EU, ElementsAre(8.5f, 9.5f, 8.5f, 9.5f));  // of 1, 8, 11, 14
+  // Keys and sizes of four clusters, values of two; stored, all values and 16 places.
+  EXPECT_EQ(policy->index_bytes_read(0), 4 * (8 + 2) + 2 * 4);
+  EXPECT_EQ(policy->index_bytes(0), 4 * (8 + 4 + 2) + 16 * 4);
+  EXPECT_EQ(policy->floor_tokens(), 3);
+  EXPECT_THROW(retroinfer_policy({.estimated = 1.5}), ArgumentError);
+  EXPECT_THROW(retroinfer_policy({.sinks = -1}), ArgumentError);
+}
+
+TEST(RetroInfer, estimates_a_quarter_of_the_clusters_and_multipole_all) {
+  const std::vector<LayerSpec> layers(1, layer_of(2, 1, 16, 16));
+  Rng rng(7);
+  const test::Step all = random_step(rng, layers, 669);
+  const auto bytes_read = [&](const char* name) {
+    PolicyCache cache(layers, make_policy(name), {.tokens = 68 + 32}, 669, DType::kF16);
+    feed(cache, part(all, 0, 668));
+    cache.end_reading();
+    feed(cache, part(all, 668, 669));
+    const auto exact = static_cast<std::int64_t>(cache.selected(0, 0).size()) + 1;
+    EXPECT_GT(exact, 69) << name;
+    EXPECT_LE(exact, 101) << name;
+    return cache.report().bytes_read - 64 * exact;
+  };
+  // 600 keys make 38 clusters at most: keys of 32 bytes, sizes of 2, and values of 32.
+  const std::int64_t clusters = (bytes_read("multipole")) / 66;
+  EXPECT_GT(clusters, 25);
+  EXPECT_LE(clusters, 38);
+  EXPECT_EQ(bytes_read("multipole"), clusters * 66);
+  const std::int64_t some = bytes_read("retroinfer");
+  EXPECT_NEAR(static_cast<double>(some), static_cast<double>(clusters) * (34 + 0.232 * 32), 66);
+}
+
+TEST(Multipole, ranks_clusters_by_their_size_too) {
+  LayerSpec spec{1, 1, 4, 2, {}};
+  spec.attention.scale = 1;
+  // Direction 0 has 12 keys, direction 1 has 4.
+  const std::vector<int> of{0, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 0, 0};
+  const Heap keys = heap(of);
+  HeadContext head{.spec = &spec, .tokens = 16, .budget = 12, .k_SK = keys.k_SK, .v_SU = keys.v_SU};
+  MultipoleParameters by_size{.sinks = 0, .recent = 0, .tokens_per_cluster = 8};
+  RetroInferParameters by_key{.sinks = 0, .recent = 0, .tokens_per_cluster = 8};
+  const auto multipole = multipole_policy(by_size);
+  const auto retroinfer = retroinfer_policy(by_key);
+  multipole->build(head);
+  retroinfer->build(head);
+  const Scores q{0.5f, 0.6f, 0, 0};  // e^2.4 for direction 1, 3 · e^2 for direction 0
+  head.q_RK = q;
+  EXPECT_THAT(selected_by(*retroinfer, head), ElementsAre(2, 6, 8, 12));
+  EXPECT_EQ(selected_by(*multipole, head).size(), 12u);
+  EXPECT_EQ(multipole->stand_ins(head, selected_by(*multipole, head)).bias_E.size(), 1u);
+}
+
+TEST(Multipole, is_exact_where_all_keys_of_a_cluster_are_the_same) {
+  const std::vector<LayerSpec> layers(1, layer_of(4, 2, 16, 16));
+  Rng rng(3);
+  test::Step all = random_step(rng, layers, 200);
+  // 120 keys behind the sinks repeat 8 directions, with the same value each time.
+  for (std::int64_t s = 4; s < 124; ++s) {
+    for (Tensor* of : {&all.k[0], &all.v[0]}) {
+      float* rows = of->mutable_data<float>();
+      std::copy_n(rows + (4 + (s - 4) % 8) * 32, 32, rows + s * 32);
+    }
+  }
+  PolicyCache cache(layers, multipole_policy(), {.tokens = 69}, 200, DType::kF32),
+      full(layers, full_policy(), {}, 200, DType::kF32);
+  for (PolicyCache* of : {&cache, &full}) {
+    feed(*of, part(all, 0, 188));
+    of->end_reading();
+  }
+  const auto a = feed(cache, part(all, 188, 200)), b = feed(full, part(all, 188, 200));
+  EXPECT_EQ(cache.selected(0, 0).size(), 68u) << "no cluster of 15 fits behind 68 tokens";
+  for (std::size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 3e-3) << "the index is f16";
+}
+
+TEST(VAttention, takes_the_best_and_a_sample_that_counts_for_the_rest) {
+  const LayerSpec spec = layer_of(2, 1, 16, 16);
+  Scores mass(1000, 0.001f);
+  mass[500] = mass[700] = 1;
+  const Scores q{1, 2, 3};
+  HeadContext head{.spec = &spec, .tokens = 1000, .budget = 14, .q_RK = q, .query_mass_S = mass};
+  const auto policy = vattention_policy({.sinks = 4, .recent = 6});
+  const auto selected = selected_by(*policy, head);
+  ASSERT_EQ(selected.size(), 14u);
+  for (const std::int32_t at : {0, 3, 500, 700, 994, 999})
+    EXPECT_TRUE(std::binary_search(selected.begin(), selected.end(), at)) << at;
+  std::vector<float> bias(14);
+  ASSERT_TRUE(policy->bias(head, selected, bias));
+  for (std::size_t i = 0; i < 14; ++i) {
+    const std::int32_t at = selected[i];
+    const bool sure = at < 4 || at >= 994 || at == 500 || at == 700;
+    EXPECT_FLOAT_EQ(bias[i], sure ? 0 : std::log(988.0f / 2)) << at;
+  }
+  EXPECT_EQ(selected, selected_by(*policy, head)) << "the same for the same query";
+  const Scores other{1, 2, 4};
+  head.q_RK = other;
+  EXPECT_NE(selected, selected_by(*policy, head));
+  // Every key of the rest is drawn as often as the others.
+  double sum = 0;
+  head.budget = 212;
+  for (int seed = 0; seed < 50; ++seed) {
+    const auto drawn = selected_by(
+        *vattention_policy(
+            {.sinks = 4, .recent = 6, .best = 0.01, .seed = static_cast<std::uint64_t>(seed)}),
+        head);
+    for (const std::int32_t at : drawn) sum += at >= 4 && at < 499 ? 1 : 0;
+  }
+  EXPECT_NEAR(sum / 50 / 200, 495.0 / 988, 0.02);
+  EXPECT_THROW(vattention_policy({.best = 2}), ArgumentError);
 }
 
 TEST(AverageRotation, is_the_mean_of_what_rope_does_at_each_position) {
