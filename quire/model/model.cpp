@@ -33,6 +33,8 @@ std::int64_t padded_bytes(const io::GgufTensor& tensor) {
 std::vector<cache::LayerSpec> layers_of(const ModelConfig& c) {
   cache::LayerSpec layer{c.H, c.G, c.K, c.U, {}};
   layer.attention.alignment = Alignment::kBottomRight;
+  // A cache of bf16 is chosen for what it saves: queries as exact as its keys are enough.
+  layer.attention.query_rounding = QueryRounding::kLikePages;
   layer.rope = c.rope;
   return std::vector<cache::LayerSpec>(static_cast<std::size_t>(c.L), layer);
 }

@@ -33,7 +33,12 @@ using testing::HasSubstr;
 constexpr DType kStored[] = {DType::kF32, DType::kF16, DType::kBF16,
                              DType::kI8,  DType::kI4,  DType::kI4H};
 
-std::vector<LayerSpec> some_layers() { return {layer_of(4, 2, 16, 32), layer_of(3, 1, 20, 12)}; }
+/// Over bf16 the first rounds its queries, as a model's layers do.
+std::vector<LayerSpec> some_layers() {
+  std::vector<LayerSpec> layers = {layer_of(4, 2, 16, 32), layer_of(3, 1, 20, 12)};
+  layers[0].attention.query_rounding = QueryRounding::kLikePages;
+  return layers;
+}
 
 std::shared_ptr<PagedPool> pool_of(const std::vector<LayerSpec>& layers, std::int64_t budget,
                                    std::int64_t page = 16, DType kv = DType::kF32) {

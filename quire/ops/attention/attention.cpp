@@ -11,6 +11,11 @@
 namespace quire {
 namespace {
 
+bool rounds_queries(const Tensor& q_NHK, const KvView& kv, const AttentionSpec& spec) {
+  return spec.query_rounding == QueryRounding::kLikePages && kv.dtype == DType::kBF16 &&
+         q_NHK.dtype() == DType::kF32;
+}
+
 kernel::Products products_of(const Tensor& q_NHK, const KvView& kv) {
   if (q_NHK.dtype() != DType::kBF16 || kv.dtype != DType::kBF16) return kernel::Products::kF32;
   return has_bf16_dot() ? kernel::Products::kBf16Dots : kernel::Products::kBf16Widened;
@@ -52,7 +57,8 @@ AttentionResult attention(const Tensor& q_NHK, const Tensor& start_J, const KvVi
   const AttentionSpec plain = checked_attention(q_NHK, start, kv, spec);
   if (kv.dtype == DType::kF64) return attention_f64(q_NHK, start, kv, plain);
 
-  const Tensor q = queries_for(kv, q_NHK);
+  const Tensor met = rounds_queries(q_NHK, kv, spec) ? q_NHK.to(DType::kBF16) : q_NHK;
+  const Tensor q = queries_for(kv, met);
   AttentionResult result{Tensor::empty({dims['N'], dims['H'], kv.U}, DType::kF32),
                          Tensor::empty({dims['N'], dims['H']}, DType::kF32)};
   const kernel::AttentionForward args{q.data<float>(),
@@ -64,7 +70,7 @@ AttentionResult attention(const Tensor& q_NHK, const Tensor& start_J, const KvVi
                                       dims['J'] - 1,
                                       dims['N'],
                                       dims['H'],
-                                      products_of(q_NHK, kv)};
+                                      products_of(met, kv)};
   const std::int64_t shared = shared_keys(start, kv, plain);
   shared > 0 ? kernel::shared_attention_cpu(args, shared) : kernel::attention_cpu(args);
   if (q_NHK.dtype() != DType::kF32) result.out_NHU = result.out_NHU.to(q_NHK.dtype());

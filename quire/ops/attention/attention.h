@@ -29,8 +29,9 @@ struct AttentionResult {
 /// Order   a partial result per 256 key positions, in tiles of 64, merged in order: bits depend
 ///         neither on threads, nor on how many queries come at once, nor on where pages lie, nor on
 ///         whether sequences share them (shared_keys(): those are read once for all). A key that
-///         is masked is skipped: NaN in it reaches nothing. Where q, keys and values are bf16,
-///         weights are rounded to bf16 and denormals may count as 0.
+///         is masked is skipped: NaN in it reaches nothing. Where q, keys and values are bf16
+///         (or spec.query_rounding makes q so), weights are rounded to bf16 and denormals may count
+///         as 0.
 /// Memory  the result and per-thread tiles; with few queries also one partial result per 256 keys.
 /// Source  Milakov and Gimelshein 2018 (online softmax); Dao et al. 2022 (tiles).
 AttentionResult attention(const Tensor& q_NHK, const Tensor& start_J, const KvView& kv,

@@ -163,7 +163,8 @@ QUIRE_INLINE void weigh(const Job& job, const Tile& tile, std::int64_t row) {
     sums[r] = zero();
     F32 w[4];
     for (int p = 0; p < 4; ++p) {
-      w[p] = exp(sub(load(s + 16 * p), base));
+      const F32 x = sub(load(s + 16 * p), base);
+      w[p] = kKind == Weights::kAsTheyAre ? exp(x) : exp_to_round(x);
       sums[r] = add(sums[r], w[p]);
       if (tile.v_scale != nullptr) {
         // Only where there is weight: the scale of a masked key may be anything.

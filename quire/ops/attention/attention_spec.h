@@ -9,6 +9,11 @@ namespace quire {
 /// nothing depends on positions.
 enum class Alignment : std::uint8_t { kUnset, kBottomRight, kTopLeft };
 
+/// What queries of f32 meet keys as. kWhole: f32, whatever the pages hold. kLikePages: over pages of
+/// bf16, bf16, and so do weights before they meet values, as if the queries were bf16; the output
+/// stays f32. Over other pages the two are the same.
+enum class QueryRounding : std::uint8_t { kWhole, kLikePages };
+
 inline constexpr std::int64_t kUnlimited = INT64_MAX;
 
 /// How scores are formed: softcap(scale · q·k) + slope · (key − query position) + bias + mask.
@@ -29,6 +34,7 @@ struct AttentionSpec {
   const float* mask_TS = nullptr;
   const std::uint8_t* allow_TS = nullptr;
   std::int64_t mask_stride = 0, mask_stride_B = 0, mask_stride_H = 0;
+  QueryRounding query_rounding = QueryRounding::kWhole;  // forward only
 };
 
 }  // namespace quire

@@ -108,6 +108,27 @@ void expect_reference(const NarrowQueries& queries, const KvView& kv, const Atte
   EXPECT_LE(lse_ours, 2 * lse_theirs + 0x1p-23 * truth.largest_score) << what;
 }
 
+TEST(AttentionBf16, QueriesOfF32ThatRoundLikePagesAreThoseOfBf16WithAWholeResult) {
+  AttentionSpec rounding = causal();
+  rounding.query_rounding = QueryRounding::kLikePages;
+  for (PagedForm form : forms(48, 32)) {
+    const NarrowQueries narrow({40, 1}, 6, 48);
+    const Queries whole({40, 1}, 6, 48);
+    const auto attend = [&](const AttentionSpec& spec) {
+      return attention(whole.q_NHK, whole.start_J, PagedCase(form, {300, 70}).view(), spec);
+    };
+    const PagedCase kv(form, {300, 70});
+    const AttentionResult out = attend(rounding), expected = narrow.attend(kv.view(), causal());
+    EXPECT_EQ(out.out_NHU.dtype(), DType::kF32);
+    EXPECT_TRUE(same_bits(out.out_NHU.to(DType::kBF16), expected.out_NHU));
+    EXPECT_TRUE(same_bits(out.lse_NH, expected.lse_NH));
+    EXPECT_FALSE(same_bits(out.out_NHU, expected.out_NHU.to(DType::kF32)));  // rounded nowhere
+    EXPECT_FALSE(same_bits(out.lse_NH, attend(causal()).lse_NH));
+    form.dtype = DType::kF16;  // pages that round nothing
+    EXPECT_TRUE(same_bits(attend(rounding).out_NHU, attend(causal()).out_NHU));
+  }
+}
+
 TEST(AttentionBf16, PAG_02_FLA_01_AtMostTwiceTheErrorOfTheNaiveLoop) {
   for (const std::int64_t K : {16, 33, 64, 128}) {
     for (const PagedForm& form : forms(K, K)) {
