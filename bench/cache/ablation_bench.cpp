@@ -82,7 +82,7 @@ Means means_of(const quire::MergedKeys& merged) {
 }
 
 /// Rows as 8 bits with a scale for each would have them.
-Tensor rounded(const Tensor& rows) {
+Tensor rounded(const Tensor& rows, float levels = 127) {
   Tensor out = rows.contiguous_copy();
   const std::int64_t K = out.size(2);
   float* to = out.mutable_data<float>();
@@ -91,7 +91,7 @@ Tensor rounded(const Tensor& rows) {
     for (std::int64_t i = row; i < row + K; ++i) most = std::max(most, std::abs(to[i]));
     if (most == 0) continue;
     for (std::int64_t i = row; i < row + K; ++i)
-      to[i] = std::round(to[i] / most * 127) / 127 * most;
+      to[i] = std::round(to[i] / most * levels) / levels * most;
   }
   return out;
 }
@@ -208,7 +208,7 @@ const Index& index_of(Layer& layer, const Setting& setting) {
       {.segment = setting.segment, .tokens_per_cluster = setting.tokens_per_cluster});
   const auto merged = quire::group_mean(view.kv(), 0, out.clusters.group_GS, out.clusters.groups);
   out.fine = means_of(merged);
-  out.fine.variance_GMK = variances(layer, out.clusters, out.fine);
+  out.fine.variance_GMK = rounded(variances(layer, out.clusters, out.fine), 255);
   // Super-clusters: the same over centroids. Empty clusters, which stand at the end, are in none.
   const std::int64_t M = out.fine.M;
   const quire::SequenceView centroids(out.fine.k_GMK, out.fine.v_GMU);
@@ -248,7 +248,7 @@ struct Bytes {
                           : estimate == Estimate::kBest ? kBestPart
                                                         : 1;
     return number * K + scale + 2 + values * (number * U + scale) +
-           (estimate == Estimate::kVariance ? K : 0);
+           (estimate == Estimate::kVariance ? K + 2 : 0);  // in 8 bits
   }
 };
 
