@@ -12,7 +12,8 @@
 
 namespace quire::kernel::QUIRE_ISA_NS {
 
-// Vectors of the compiler (GCC's and Clang's vector_size): it cuts them to the registers that there are.
+// Vectors of the compiler (GCC's and Clang's vector_size): it cuts them to the registers that there
+// are.
 using Floats = float __attribute__((vector_size(64)));
 using Ints = std::int32_t __attribute__((vector_size(64)));
 using Words = std::uint32_t __attribute__((vector_size(64)));

@@ -3,8 +3,9 @@
 //   DTYPE LAYOUT Z B H G K U T S
 //
 // DTYPE f32|bf16|f16|i8; LAYOUT rows|blocks; Z slots of a page, 0 for one page per sequence; pages
-// lie in no order, or, with a + behind Z, in the order of their keys; T queries and S keys of each of B sequences, causal, bottom-right. A line equal to the one before
-// uses its tensors again; the line "ceilings" prints what this machine can do at most.
+// lie in no order, or, with a + behind Z, in the order of their keys; T queries and S keys of each
+// of B sequences, causal, bottom-right. A line equal to the one before uses its tensors again; the
+// line "ceilings" prints what this machine can do at most.
 // compare_torch.py feeds it, and PyTorch in turn.
 
 #include <algorithm>

@@ -86,8 +86,8 @@ constexpr std::int64_t attention_scratch(std::int64_t rows, std::int64_t K, std:
 /// empty state. False when no row sees a key.
 QUIRE_DECLARE_KERNEL(bool, attention_chunk, const AttentionForward& args, const AttentionRows& rows,
                      std::int64_t chunk, const SoftmaxState& state, float* scratch)
-/// The same for several kv heads of one sequence and the same queries, tile by tile: the keys of all
-/// heads lie near each other in a page, so that their addresses are translated once.
+/// The same for several kv heads of one sequence and the same queries, tile by tile: the keys of
+/// all heads lie near each other in a page, so that their addresses are translated once.
 QUIRE_DECLARE_KERNEL(bool, attention_heads, const AttentionForward& args, const AttentionRows* rows,
                      const SoftmaxState* states, std::int64_t heads, std::int64_t chunk,
                      float* scratch)

@@ -9,9 +9,9 @@ namespace quire {
 /// nothing depends on positions.
 enum class Alignment : std::uint8_t { kUnset, kBottomRight, kTopLeft };
 
-/// What queries of f32 meet keys as. kWhole: f32, whatever the pages hold. kLikePages: over pages of
-/// bf16, bf16, and so do weights before they meet values, as if the queries were bf16; the output
-/// stays f32. Over other pages the two are the same.
+/// What queries of f32 meet keys as. kWhole: f32, whatever the pages hold. kLikePages: over pages
+/// of bf16, bf16, and so do weights before they meet values, as if the queries were bf16; the
+/// output stays f32. Over other pages the two are the same.
 enum class QueryRounding : std::uint8_t { kWhole, kLikePages };
 
 inline constexpr std::int64_t kUnlimited = INT64_MAX;

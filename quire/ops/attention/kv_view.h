@@ -7,8 +7,8 @@
 namespace quire {
 
 /// Where an element of a page lies, in elements: page·strides.page + slot·strides.slot +
-/// head·strides.head + k, except for KLayout::kBlocks. Of i4, i4h and i8h: where a row begins, in bytes
-/// (kv_format.h).
+/// head·strides.head + k, except for KLayout::kBlocks. Of i4, i4h and i8h: where a row begins, in
+/// bytes (kv_format.h).
 struct PageStrides {
   std::int64_t page = 0, slot = 0, head = 0;
 };

@@ -15,7 +15,8 @@ QUIRE_INLINE Tile columns_of(const KvView& kv, std::int64_t b, std::int64_t g, s
   Tile tile{};
   tile.begin = 0;
   tile.end = count;
-  if (kv.k_layout == KLayout::kBlocks && kv.dtype != DType::kI8 && borrow(kv, b, g, slot, {g, slot, 0}, tile))
+  if (kv.k_layout == KLayout::kBlocks && kv.dtype != DType::kI8 &&
+      borrow(kv, b, g, slot, {g, slot, 0}, tile))
     return tile;
   load_key_columns(kv, {b, g, slot, count}, scratch);
   use_keys(tile, scratch);
