@@ -351,9 +351,8 @@ TEST(TieredCache, HET_06_contract_6_offload_and_reload_never_change_a_bit) {
 
 TEST(TieredCache, contract_7_neither_threads_nor_the_size_of_steps_change_a_bit) {
   const std::vector<LayerSpec> layers = some_layers();
-  const SearchBudget budgets[] = {{.tokens = 90},
-                                  {.mass = 0.7, .min_tokens = 8},
-                                  {.read = 0.4, .min_tokens = 8}};
+  const SearchBudget budgets[] = {
+      {.tokens = 90}, {.mass = 0.7, .min_tokens = 8}, {.read = 0.4, .min_tokens = 8}};
   const int threads = thread_pool().threads();
   for (const SearchBudget& budget : budgets) {
     for (const std::int64_t two_levels : {std::int64_t{0}, std::int64_t{100000}}) {
