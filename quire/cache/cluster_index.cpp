@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "quire/base/error.h"
+#include "quire/ops/attention/kv_format.h"
 #include "quire/ops/merge/group_mean.h"
 #include "quire/ops/merge/sequence_view.h"
 
@@ -14,7 +15,13 @@ namespace {
 
 constexpr float kNone = -std::numeric_limits<float>::infinity();
 
-DType index_dtype(DType kv) { return kv == DType::kI8 ? DType::kF16 : kv; }
+/// Half the bytes of f16 buy more than the rounding costs, on keys of real text.
+DType index_dtype(DType kv) { return kv == DType::kF32 ? kv : DType::kI8; }
+
+/// Bytes of a row of n numbers, with its scale.
+std::int64_t row_bytes(DType dtype, std::int64_t n) {
+  return kv_row_bytes(dtype, n) + kv_scale_bytes(dtype);
+}
 
 /// Places for clusters, in whole pages, that stretches of at least `least` tokens can need at most;
 /// three times as many, as pages may be filled in part. (Untouched ones take no memory.)
@@ -211,13 +218,10 @@ KvView ClusterIndex::supers() const {
 }
 
 std::int64_t ClusterIndex::key_bytes() const {
-  return K_ * static_cast<std::int64_t>(size_of(dtype_)) +
-         static_cast<std::int64_t>(sizeof(float) + sizeof(std::uint32_t));
+  return row_bytes(dtype_, K_) + static_cast<std::int64_t>(sizeof(float) + sizeof(std::uint32_t));
 }
 
-std::int64_t ClusterIndex::value_bytes() const {
-  return U_ * static_cast<std::int64_t>(size_of(dtype_));
-}
+std::int64_t ClusterIndex::value_bytes() const { return row_bytes(dtype_, U_); }
 
 std::int64_t ClusterIndex::bytes() const {
   const std::int64_t places = pages_ * kPage + pages_;

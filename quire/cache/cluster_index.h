@@ -18,7 +18,7 @@ class ClusterIndex {
   static constexpr std::int64_t kPage = 16;
 
   /// For at most `capacity` tokens, each stretch but the last of at least `least` tokens. Centroids
-  /// have the dtype of the cache; of i8 f16.
+  /// are i8, each with a scale; of a cache of f32 f32.
   /// A stretch of `pure_from` tokens or more has pages that hold only what is alike, some of them
   /// in part: more to read where all are read, better where few are opened.
   ClusterIndex(const LayerSpec& spec, std::int64_t capacity, std::int64_t least, DType kv,
