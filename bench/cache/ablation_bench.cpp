@@ -559,10 +559,10 @@ std::vector<Setting> settings() {
   add("quest, pages of 16", [](Setting& s) { s.kind = Kind::kQuest; });
   add("oracle", [](Setting& s) { s.kind = Kind::kOracle; });
   const auto vary = [&](const std::string& base, const auto& set, const auto& changes) {
-    for (const auto& [name, change] : changes) {
-      add(quire::concat(base, name), [&](Setting& s) {
+    for (const auto& named : changes) {
+      add(quire::concat(base, named.first), [&](Setting& s) {
         set(s);
-        change(s);
+        named.second(s);
       });
     }
   };
