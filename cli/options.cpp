@@ -14,6 +14,8 @@ namespace quire::cli {
 
 namespace {
 
+constexpr std::ptrdiff_t kShownChoices = 6;
+
 /// One usage line as we write them, and no more empty lines than needed: --help fits a screen.
 class HelpText : public CLI::Formatter {
  public:
@@ -103,7 +105,11 @@ void Options::texts(const std::string& name, const std::string& unit,
 
 void Options::choice(const std::string& name, std::string& value, std::vector<std::string> choices,
                      const std::string& help) {
-  const std::string unit = fmt::format("{}", fmt::join(choices, "|"));
+  // A long list is for the documents, and for the message below.
+  const bool all = static_cast<std::ptrdiff_t>(choices.size()) <= kShownChoices;
+  const auto end = all ? choices.end() : choices.begin() + kShownChoices - 1;
+  const std::string unit =
+      fmt::format("{}{}", fmt::join(choices.begin(), end, "|"), all ? "" : "|…");
   add(name, unit, help, [&value, name, choices = std::move(choices)](const std::string& text) {
     if (std::find(choices.begin(), choices.end(), text) == choices.end()) {
       const std::string meant = nearest(text, choices);

@@ -68,7 +68,7 @@ TEST(Usage, ValuesAreCheckedWithTheirRange) {
       {{"--context", "1e30"}, "--context is '1e30'"},
       {{"--max-tokens", "-1"}, "--max-tokens is '-1'"},
       {{"--mode", "quick"}, "exact, fast"},
-      {{"--cache", "sorted"}, "--cache is 'sorted'; in this version: full, paged"},
+      {{"--cache", "alphabetical"}, "--cache is 'alphabetical'; in this version: full, paged"},
       {{"--kv", "f64"}, "--kv is 'f64'; in this version: f32, bf16, f16, i8, i4, i4h, i8h"},
       {{"--seed"}, "--seed"},
       {{"--seed", "1", "--seed", "2"}, "--seed"}};
