@@ -50,7 +50,8 @@ cache::MemoryLimit memory_limit(const MemoryChoice& choice) {
 }
 
 void add_cache_choice(Options& options, CacheChoice& choice) {
-  options.choice("--cache", choice.kind, cache_kinds(), "What the cache keeps (docs/cli.md) [full]");
+  options.choice("--cache", choice.kind, cache_kinds(),
+                 "What the cache keeps (docs/cli.md) [full]");
   options.tokens_or_share("--budget", choice.budget, choice.budget_share, choice.budget_form,
                           {1, kMostTokens},
                           "Tokens of all pages, or attended to; or mass:P, read:P");

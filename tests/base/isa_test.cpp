@@ -62,6 +62,12 @@ TEST(Isa, UnknownNamesAreRefused) {
     });
 }
 
+TEST(Isa, DotProductsOfBf16WhereTheyAreFast) {
+  const bool has = __builtin_cpu_supports("avx512bf16") && !__builtin_cpu_is("intel");
+  with_isa(nullptr, [&] { return has_bf16_dot() == (has && isa() == Isa::kAvx512); });
+  with_isa("portable", [] { return !has_bf16_dot(); });
+}
+
 TEST(Isa, Names) {
   EXPECT_EQ(to_string(Isa::kAvx512), "avx512");
   EXPECT_EQ(to_string(Isa::kPortable), "portable");

@@ -51,4 +51,14 @@ QUIRE_DECLARE_KERNEL(void, probe_nibbles, const std::uint8_t* in, std::uint8_t* 
                      std::uint8_t* high)
 QUIRE_DECLARE_KERNEL(void, probe_repeat4, const std::uint8_t* in, std::uint8_t* out)
 
+enum class Pairing { kLoadStore, kRepeat, kUp, kHalves, kUp32First, kUp32Second, kLow, kHigh };
+/// out = 16 pairs of the bf16 at `a`, and at `b` where the operation takes two.
+QUIRE_DECLARE_KERNEL(void, probe_pairs, Pairing operation, const std::uint16_t* a,
+                     const std::uint16_t* b, std::uint16_t* out32)
+QUIRE_DECLARE_KERNEL(void, probe_widen_pairs, const std::uint16_t* in32, float* low, float* high)
+/// These two want has_bf16_dot(), or the portable vectors.
+QUIRE_DECLARE_KERNEL(void, probe_round_pairs, const float* in32, std::uint16_t* out32)
+QUIRE_DECLARE_KERNEL(void, probe_dot2, const float* acc, const std::uint16_t* a32,
+                     const std::uint16_t* b32, float* out)
+
 }  // namespace quire::kernel

@@ -94,4 +94,47 @@ void probe_nibbles(const std::uint8_t* in, std::uint8_t* low, std::uint8_t* high
 
 void probe_repeat4(const std::uint8_t* in, std::uint8_t* out) { store_bytes(out, repeat4(in)); }
 
+static Pairs pairs_of(Pairing operation, const std::uint16_t* a, const std::uint16_t* b) {
+  Pairs both[2];
+  switch (operation) {
+    case Pairing::kLoadStore:
+      return load_pairs(a);
+    case Pairing::kRepeat:
+      return repeat_pair(a);
+    case Pairing::kUp:
+      return pair_up(a, b);
+    case Pairing::kHalves:
+      return pair_halves(a);
+    case Pairing::kUp32First:
+      pair_up32(a, b, both);
+      return both[0];
+    case Pairing::kUp32Second:
+      pair_up32(a, b, both);
+      return both[1];
+    case Pairing::kLow:
+      return low_of(load_pairs(a));
+    case Pairing::kHigh:
+      return high_of(load_pairs(a));
+  }
+  return load_pairs(a);
+}
+
+void probe_pairs(Pairing operation, const std::uint16_t* a, const std::uint16_t* b,
+                 std::uint16_t* out32) {
+  store_pairs(out32, pairs_of(operation, a, b));
+}
+
+void probe_widen_pairs(const std::uint16_t* in32, float* low, float* high) {
+  store(low, widen_low(load_pairs(in32)));
+  store(high, widen_high(load_pairs(in32)));
+}
+
+void probe_round_pairs(const float* in32, std::uint16_t* out32) {
+  store_pairs(out32, round_pairs(load(in32), load(in32 + 16)));
+}
+
+void probe_dot2(const float* acc, const std::uint16_t* a32, const std::uint16_t* b32, float* out) {
+  store(out, dot2(load(acc), load_pairs(a32), load_pairs(b32)));
+}
+
 }  // namespace quire::kernel::QUIRE_ISA_NS

@@ -293,5 +293,81 @@ TEST(Simd, Bytes) {
   }
 }
 
+TEST(Simd, PairsAreNeighboursOrHalves) {
+  std::uint16_t a[32], b[32], out[32];
+  for (std::uint16_t i = 0; i < 32; ++i) {
+    a[i] = static_cast<std::uint16_t>(0x8001 + 257 * i);
+    b[i] = static_cast<std::uint16_t>(0x4002 + 513 * i);
+  }
+  const auto pair = [&](Pairing operation, auto low, auto high) {
+    QUIRE_FOR_ISA(probe_pairs)(operation, a, b, out);
+    for (int i = 0; i < 16; ++i) {
+      EXPECT_EQ(out[2 * i], low(i)) << static_cast<int>(operation) << ", pair " << i;
+      EXPECT_EQ(out[2 * i + 1], high(i)) << static_cast<int>(operation) << ", pair " << i;
+    }
+  };
+  const auto nothing = [](int) { return 0; };
+  const auto even = [&](int i) { return a[2 * i]; };
+  const auto odd = [&](int i) { return a[2 * i + 1]; };
+  pair(Pairing::kLoadStore, even, odd);
+  pair(Pairing::kLow, even, nothing);
+  pair(Pairing::kHigh, nothing, odd);
+  pair(
+      Pairing::kRepeat, [&](int) { return a[0]; }, [&](int) { return a[1]; });
+  pair(
+      Pairing::kUp, [&](int i) { return a[i]; }, [&](int i) { return b[i]; });
+  pair(
+      Pairing::kUp32First, [&](int i) { return a[i]; }, [&](int i) { return b[i]; });
+  pair(
+      Pairing::kUp32Second, [&](int i) { return a[16 + i]; }, [&](int i) { return b[16 + i]; });
+  pair(
+      Pairing::kHalves, [&](int i) { return a[i]; }, [&](int i) { return a[16 + i]; });
+}
+
+TEST(Simd, PairsWidenToFloats) {
+  std::uint16_t in[32];
+  float low[16], high[16];
+  for (int first = 0; first < 65536; first += 32) {
+    for (int i = 0; i < 32; ++i) in[i] = static_cast<std::uint16_t>(first + i);
+    QUIRE_FOR_ISA(probe_widen_pairs)(in, low, high);
+    for (int i = 0; i < 16; ++i) {
+      ASSERT_EQ(bits(low[i]), std::uint32_t{in[2 * i]} << 16);
+      ASSERT_EQ(bits(high[i]), std::uint32_t{in[2 * i + 1]} << 16);
+    }
+  }
+}
+
+TEST(Simd, PairsAreRoundedAndMultipliedTheSecondFirst) {
+  if (isa() != Isa::kPortable && !has_bf16_dot()) return;  // nothing calls them there
+  std::uint32_t state = 1;
+  const auto next = [&] {  // around 1, of either sign, all 24 bits in use
+    state = state * 1664525u + 1013904223u;
+    return (static_cast<float>(state >> 8) * 0x1p-23f - 1.0f) * 3.0f;
+  };
+  for (int round = 0; round < 500; ++round) {
+    float in[3][32], out[16];
+    std::uint16_t pairs[2][32];
+    for (auto& row : in)
+      for (float& x : row) x = next();
+    // Ties, and what rounding carries into the exponent.
+    for (const int i : {3, 20})
+      in[0][i] = std::bit_cast<float>((bits(in[0][i]) & 0xffff0000u) | 0x8000u);
+    in[0][7] = 0x1.ffp0f;
+    for (int i = 0; i < 2; ++i) QUIRE_FOR_ISA(probe_round_pairs)(in[i], pairs[i]);
+    for (int i = 0; i < 32; ++i) {
+      ASSERT_EQ(pairs[0][i], to_bfloat16(in[0][i]).bits) << in[0][i];
+      ASSERT_EQ(pairs[1][i], to_bfloat16(in[1][i]).bits) << in[1][i];
+    }
+    QUIRE_FOR_ISA(probe_dot2)(in[2], pairs[0], pairs[1], out);
+    const auto wide = [&](int row, int i) {
+      return std::bit_cast<float>(std::uint32_t{pairs[row][i]} << 16);
+    };
+    for (int i = 0; i < 16; ++i) {
+      const float second = std::fma(wide(0, 2 * i + 1), wide(1, 2 * i + 1), in[2][i]);
+      ASSERT_EQ(bits(out[i]), bits(std::fma(wide(0, 2 * i), wide(1, 2 * i), second)));
+    }
+  }
+}
+
 }  // namespace
 }  // namespace quire::kernel

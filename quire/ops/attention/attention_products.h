@@ -271,10 +271,13 @@ QUIRE_INLINE void pair_rows(const float* rows, std::int64_t count, std::int64_t 
   }
 }
 
-/// 16 keys that lie as rows into 16 columns of a tile of pairs with rows of 64.
-QUIRE_INLINE void turn_pairs(const std::byte* const* rows, std::int64_t K, float* to) {
+/// 16 keys that lie as rows into 16 columns of a tile of pairs with rows of 64. The 16 rows from
+/// `next` on, if any, are asked for meanwhile.
+QUIRE_INLINE void turn_pairs(const std::byte* const* rows, std::int64_t K, float* to,
+                             const std::byte* next, std::int64_t row_bytes) {
   for (std::int64_t k = 0; k < K; k += 32, to += 16 * kTileKeys) {
     F32 x[16];
+    ask_rows(next, row_bytes, 2 * k);
     const std::int64_t left = K - k < 32 ? K - k : 32;
     for (int i = 0; i < 16; ++i) {
       if (left == 32) {
@@ -299,7 +302,7 @@ QUIRE_INLINE void gather_key_pairs(const KvView& kv, std::int64_t first_slot, co
   };
   for (int lane = tile.begin / 16 * 16; lane < tile.end; lane += 16) {
     if (kv.k_layout == KLayout::kRows) {
-      turn_pairs(rows.k + lane, kv.K, to + lane);
+      turn_pairs(rows.k + lane, kv.K, to + lane, tile.k_next[lane / 16], 2 * kv.k_strides.slot);
     } else if (first_slot % 16 == 0) {
       // A stored block is taken whole, also over the ends: those lanes are masked.
       const int in = lane < tile.begin ? tile.begin : lane;

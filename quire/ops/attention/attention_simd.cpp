@@ -5,12 +5,12 @@
 // chunk, and chunks are merged in order: how many rows come together and who computes which chunk
 // never changes a bit. Masked keys get the weight 0, and 0 · v adds nothing, so tiles that some
 // rows see only in part need no special case as long as the values are finite; where one is not,
-// `weigh_values_one_by_one` skips them.
+// `weigh_one_by_one` skips them.
 
 #include "quire/base/simd.h"
 #include "quire/ops/attention/attention_kernel.h"
 #include "quire/ops/attention/attention_products.h"
-#include "quire/ops/attention/attention_score.h"
+#include "quire/ops/attention/attention_rows.h"
 #include "quire/ops/attention/attention_tile.h"
 #include "quire/ops/attention/visible.h"
 #include "quire/ops/tile/panel_product.h"
@@ -21,301 +21,6 @@ namespace {
 // How many tiles ahead memory is asked for, where that is done while a tile is computed: pages that
 // lie far apart want their addresses translated first.
 constexpr std::int64_t kAhead = 2;
-constexpr int kStrip = kRegisters < 32 ? 2 : 6;  // rows of a register tile: 6 × 4 accumulators
-
-/// One call of attention_chunk: what all tiles share.
-struct Job {
-  const AttentionForward& a;
-  const AttentionRows& rows;
-  SoftmaxState state;
-  TileMemory memory;
-  float* scores;   // [rows, 64]: scores, then weights
-  float* rescale;  // [rows]: what the earlier output is multiplied by
-  std::int64_t group, count, width;
-  KeyRange keys;         // positions of the sequence's keys
-  std::int64_t T;        // queries of the sequence
-  bool plain;            // scores are scale · q·k
-  const float* queries;  // rows of query_floats: floats, or pairs of bf16
-  std::int64_t query_floats;
-
-  // (A division of 32 bits takes half the time.)
-  std::int64_t query_of_block(std::int64_t row) const {
-    return static_cast<std::uint32_t>(row) / static_cast<std::uint32_t>(group);
-  }
-  const float* q(std::int64_t row) const { return queries + row * query_floats; }
-  ScoreRow row_at(std::int64_t row) const {
-    const std::int64_t query = query_of_block(row), t = rows.first + query;
-    return {
-        rows.b, rows.g, rows.g * group + row - query * group, t, query_position(a.spec, keys, t, T),
-        keys};
-  }
-  KeyRange seen(std::int64_t row) const {
-    return visible(a.spec, keys, query_position(a.spec, keys, rows.first + query_of_block(row), T));
-  }
-  /// What of the 64 positions from `position` on is worth asking for.
-  Next next(std::int64_t position) const {
-    const std::int64_t end = seen(count - 1).end,
-                       keys_left = (end < rows.until ? end : rows.until) - position;
-    return {rows.g, position - keys.begin,
-            position < keys.begin   ? 0
-            : keys_left < kTileKeys ? keys_left
-                                    : kTileKeys};
-  }
-};
-
-/// What rows see of a tile. Most tiles are seen whole by all rows.
-struct Sight {
-  const Job& job;
-  const Tile& tile;
-  bool whole;
-
-  Sight(const Job& j, const Tile& t, std::int64_t from_row)
-      : job(j), tile(t), whole(sees_all(from_row, j.count - 1)) {}
-  /// Rows are in the order of their queries: what the last sees from its begin on and the first up
-  /// to its end, all see.
-  bool sees_all(std::int64_t first, std::int64_t last) const {
-    return job.seen(last).begin <= tile.position &&
-           job.seen(first).end >= tile.position + kTileKeys;
-  }
-  LaneRange of(std::int64_t row) const {
-    return whole ? LaneRange{0, kTileKeys} : lanes(job.seen(row), tile);
-  }
-};
-
-template <int R>
-QUIRE_INLINE void store_scores(const Job& job, std::int64_t row, const Accumulators<R, 4>& acc) {
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-    for (int p = 0; p < 4; ++p) store(job.scores + (row + r) * kTileKeys + 16 * p, acc[r][p]);
-}
-
-/// Scores of R rows, and the highest of each row's in each of 16 lanes.
-template <class Form, int R>
-QUIRE_INLINE void score_strip(const Job& job, const Tile& tile, const Sight& sight,
-                              std::int64_t row, Array<F32, R>& highest) {
-  Array<const float*, R> q;
-  for (int r = 0; r < R; ++r) q[r] = job.q(row + r);
-  Accumulators<R, 4> acc;
-  clear<R, 4>(acc);
-  if (tile.k_next[0] != nullptr) {
-    Form::template keys<R, 4>(acc, q, tile.k, tile.k_step_bytes, job.a.kv.K, tile.k_next);
-  } else {
-    Form::template keys<R, 4>(acc, q, tile.k, tile.k_step_bytes, job.a.kv.K, nullptr);
-  }
-  if (job.plain && (sight.whole || sight.sees_all(row, row + R - 1))) {
-    const F32 scale = set1(static_cast<float>(job.a.spec.scale));
-    for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 4
-      for (int p = 0; p < 4; ++p) acc[r][p] = mul(acc[r][p], scale);
-      highest[r] = max(max(acc[r][0], acc[r][1]), max(acc[r][2], acc[r][3]));
-    }
-    store_scores<R>(job, row, acc);
-    return;
-  }
-  store_scores<R>(job, row, acc);
-  for (int r = 0; r < R; ++r) {
-    float* s = job.scores + (row + r) * kTileKeys;
-    F32 x[4] = {load(s), load(s + 16), load(s + 32), load(s + 48)};
-    const ScoreRow at = job.row_at(row + r);
-    finish_scores(x, job.a.spec, job.a.kv, tile, at,
-                  lanes(visible(job.a.spec, job.keys, at.position), tile));
-    for (int p = 0; p < 4; ++p) store(s + 16 * p, x[p]);
-    highest[r] = max(max(x[0], x[1]), max(x[2], x[3]));
-  }
-}
-
-/// The running maximum of each row, and the factor for what was summed before.
-template <int R>
-QUIRE_INLINE void raise_maxima(const Job& job, std::int64_t row, const Array<F32, R>& highest) {
-  alignas(64) float here[16] = {};
-  for (int r = 0; r < R; ++r) here[r] = reduce_max(highest[r]);
-  const F32 now = load(here), old = load_first(job.state.max_R + row, R);
-  store_first(job.state.max_R + row, select_less(old, now, now, old), R);
-  store_first(job.rescale + row, select_less(old, now, exp(sub(old, now)), set1(1.0f)), R);
-}
-
-/// Four vectors of weights, as the values want them.
-template <Weights kKind>
-QUIRE_INLINE void store_weights(float* to, const F32* w) {
-  if constexpr (kKind == Weights::kPairs) {
-    store_pairs(to, round_pairs(w[0], w[1]));
-    store_pairs(to + 16, round_pairs(w[2], w[3]));
-  } else if constexpr (kKind == Weights::kRounded) {
-    alignas(64) std::byte narrow[32];
-    for (int p = 0; p < 4; ++p) {
-      store_bf16(narrow, w[p]);
-      store(to + 16 * p, load_bf16(narrow));
-    }
-  } else {
-    for (int p = 0; p < 4; ++p) store(to + 16 * p, w[p]);
-  }
-}
-
-/// Scores to weights e^(s − max) and their running sum.
-template <Weights kKind, int R>
-QUIRE_INLINE void weigh(const Job& job, const Tile& tile, std::int64_t row) {
-  Array<F32, R> sums;
-  for (int r = 0; r < R; ++r) {
-    float* s = job.scores + (row + r) * kTileKeys;
-    const float largest = job.state.max_R[row + r];
-    // While nothing was seen every score is −inf, and −inf − 0 weighs nothing. (A NaN stays one.)
-    const F32 base = set1(largest == kMinusInfinity ? 0.0f : largest);
-    sums[r] = zero();
-    F32 w[4];
-    for (int p = 0; p < 4; ++p) {
-      const F32 x = sub(load(s + 16 * p), base);
-      w[p] = kKind == Weights::kAsTheyAre ? exp(x) : exp_to_round(x);
-      sums[r] = add(sums[r], w[p]);
-      if (tile.v_scale != nullptr) {
-        // Only where there is weight: the scale of a masked key may be anything.
-        w[p] = select_less(zero(), w[p], mul(w[p], load(tile.v_scale + 16 * p)), w[p]);
-      }
-    }
-    store_weights<kKind>(s, w);
-  }
-  for (int r = 0; r < R; ++r) {
-    float& sum = job.state.sum_R[row + r];
-    sum = sum * job.rescale[row + r] + reduce_add(sums[r]);
-  }
-}
-
-/// Adds the tile's values of columns [u, u + 16·P) to the outputs of R rows.
-template <class Form, int R, int P>
-void weigh_columns(const Job& job, const Tile& tile, std::int64_t row, LaneRange range,
-                   std::int64_t u) {
-  Array<const float*, R> w;
-  Accumulators<R, P> acc;
-  for (int r = 0; r < R; ++r) {
-    w[r] = job.scores + (row + r) * kTileKeys;
-    const float* out = job.state.out_RU + (row + r) * job.width + u;
-    const F32 factor = set1(job.rescale[row + r]);
-    for (int p = 0; p < P; ++p) acc[r][p] = mul(load(out + 16 * p), factor);
-  }
-  const std::int64_t step = tile.v_step_bytes,
-                     column = u / 64 * tile.v_block_bytes + u % 64 * Form::kColumnBytes;
-  for (int lane = range.begin; lane < range.end;) {
-    const int run = lane / 16,
-              stop = tile.v_joined || range.end < 16 * run + 16 ? range.end : 16 * run + 16;
-    const std::byte* v = tile.v[run] - Form::row_offset(16 * run, step) + column;
-    if (tile.v_next[0] != nullptr) {
-      Form::template values<R, P>(acc, w, v, step, lane, stop, tile.v_next[run] - tile.v[run]);
-    } else {
-      Form::template values<R, P>(acc, w, v, step, lane, stop, 0);
-    }
-    lane = stop;
-  }
-  for (int r = 0; r < R; ++r)
-    for (int p = 0; p < P; ++p)
-      store(job.state.out_RU + (row + r) * job.width + u + 16 * p, acc[r][p]);
-}
-
-/// The same sums for a row whose tile holds values that are not finite. Where a bias or a mask may
-/// have masked keys, those of weight 0 are passed over.
-template <class Form>
-void weigh_one_by_one(const Job& job, const Tile& tile, std::int64_t row, LaneRange range,
-                      bool masked, std::int64_t u) {
-  const float* w = job.scores + row * kTileKeys;
-  const std::int64_t step = tile.v_step_bytes,
-                     column = u / 64 * tile.v_block_bytes + u % 64 * Form::kColumnBytes;
-  float* out = job.state.out_RU + row * job.width + u;
-  F32 acc = mul(load(out), set1(job.rescale[row]));
-  for (int i = range.begin / 2 * 2; i < (range.end + 1) / 2 * 2; ++i) {
-    const int lane = i ^ Form::kFirst;
-    if (lane < range.begin || lane >= range.end) continue;
-    if (masked && Form::weight(w, lane) == 0.0f) continue;
-    const std::byte* v = tile.v[lane / 16] - Form::row_offset(lane / 16 * 16, step) + column;
-    acc = Form::one(acc, w, v, step, lane);
-  }
-  store(out, acc);
-}
-
-/// Calls f with R rows at a time as a constant, from `row` to `count`.
-template <class F>
-QUIRE_INLINE void strips(std::int64_t row, std::int64_t count, F&& f) {
-  for (; row + kStrip <= count; row += kStrip) f(row, Constant<kStrip>{});
-  if constexpr (kStrip > 4) {
-    if (row + 4 <= count) {
-      f(row, Constant<4>{});
-      row += 4;
-    }
-    if (row + 3 <= count) {
-      f(row, Constant<3>{});
-      row += 3;
-    }
-  }
-  for (; row < count; ++row) f(row, Constant<1>{});
-}
-
-/// Asks for the rows of the next tile, a few at a time, while this one is computed.
-struct Ahead {
-  TileRows rows;
-  std::int64_t k_bytes, v_bytes;  // of a row; 0: there is nothing to ask for
-  int lane = 0, end = 0, step = 0;
-
-  QUIRE_INLINE void ask(const std::byte* p, std::int64_t bytes) {
-    for (std::int64_t at = 0; at < bytes; at += 64) prefetch_far(p + at);
-  }
-  [[gnu::always_inline]] void fetch() {
-    for (const int to = lane + step < end ? lane + step : end; lane < to; ++lane) {
-      ask(rows.k[lane], k_bytes);
-      ask(rows.v[lane], v_bytes);
-    }
-  }
-};
-
-/// Scores and weights of all rows while the keys are near.
-template <class Form>
-void score_tile(const Job& job, const Tile& tile, std::int64_t from_row, Ahead ahead) {
-  const Sight sight(job, tile, from_row);
-  strips(from_row, job.count, [&](std::int64_t row, auto rows) {
-    constexpr int R = decltype(rows)::kValue;
-    Array<F32, R> highest;
-    score_strip<Form, R>(job, tile, sight, row, highest);
-    raise_maxima<R>(job, row, highest);
-    weigh<Form::kWeights, R>(job, tile, row);
-    ahead.fetch();
-  });
-}
-
-/// Adds the values' columns from u on to the sums of R rows.
-template <class Form, int R, int P>
-QUIRE_INLINE void weigh_strip(const Job& job, const Tile& tile, const Sight& sight,
-                              std::int64_t row, std::int64_t u) {
-  if (sight.whole && tile.finite)
-    return weigh_columns<Form, R, P>(job, tile, row, {0, kTileKeys}, u);
-  // Rows of one strip are neighbours: together they see from the first begin to the last end.
-  const LaneRange first = sight.of(row), last = sight.of(row + R - 1);
-  // (Both may see nothing of the tile, one before it and one after it, and a row between them
-  // does.)
-  const bool same = first.begin == last.begin && first.end == last.end && first.begin < first.end;
-  const bool masked =
-      job.a.spec.mask_TS != nullptr || job.a.spec.allow_TS != nullptr || job.a.kv.bias != nullptr;
-  if (same && (tile.finite || !masked)) {
-    weigh_columns<Form, R, P>(job, tile, row, first, u);
-  } else if (tile.finite) {
-    weigh_columns<Form, R, P>(job, tile, row, {tile.begin, last.end > 0 ? last.end : tile.end}, u);
-  } else {
-    for (int r = 0; r < R; ++r)
-      for (int p = 0; p < P; ++p)
-        weigh_one_by_one<Form>(job, tile, row + r, sight.of(row + r), masked, u + 16 * p);
-  }
-}
-
-/// The weighted sums of all rows while the values are near.
-template <class Form>
-void weigh_tile(const Job& job, const Tile& tile, std::int64_t from_row) {
-  const Sight sight(job, tile, from_row);
-  const auto columns = [&](std::int64_t u, auto vectors) {
-    strips(from_row, job.count, [&](std::int64_t row, auto rows) {
-      constexpr int R = decltype(rows)::kValue, P = decltype(vectors)::kValue;
-      weigh_strip<Form, R, P>(job, tile, sight, row, u);
-    });
-  };
-  std::int64_t u = 0;
-  for (; u + 64 <= job.width; u += 64) columns(u, Constant<4>{});
-  for (; u + 32 <= job.width; u += 32) columns(u, Constant<2>{});
-  for (; u < job.width; u += 16) columns(u, Constant<1>{});
-}
 
 /// The first strip of rows in which one sees anything at or after position `begin`; rows before it
 /// need not be computed.
@@ -361,8 +66,8 @@ QUIRE_INLINE void with_form(Products products, DType dtype, F&& f) {
 }
 
 /// The rows of the next tile, to be asked for in `strips` parts.
-Ahead look_ahead(const KvView& kv, std::int64_t b, const Next& from, std::int64_t strips) {
-  Ahead ahead;
+TileAhead look_ahead(const KvView& kv, std::int64_t b, const Next& from, std::int64_t strips) {
+  TileAhead ahead;
   Tile next{};
   next.begin = 0;
   next.end = static_cast<int>(from.keys);
@@ -410,9 +115,10 @@ bool attend_tile(const Job& job, std::int64_t position, const Job& then,
                         borrow(kv, b, g, first_slot, next, tile);
   if (!borrowed) fill_tile(job, first_slot, tile);
   const std::int64_t from_row = first_row(job, position);
-  const Ahead asked = borrowed || next.keys <= 0
-                          ? Ahead{}
-                          : look_ahead(kv, b, next, (job.count - from_row) / kStrip + 1);
+  // (Where values are borrowed, both are asked for as they are read.)
+  const TileAhead asked = tile.v_next[0] != nullptr || next.keys <= 0
+                              ? TileAhead{}
+                              : look_ahead(kv, b, next, (job.count - from_row) / kStrip + 1);
   with_form(job.a.products, tile.k_dtype,
             [&](auto form) { score_tile<decltype(form)>(job, tile, from_row, asked); });
   with_form(job.a.products, tile.v_dtype,

@@ -120,11 +120,21 @@ QUIRE_INLINE void find_rows(const KvView& kv, std::int64_t b, std::int64_t g,
   for (int lane = tile.end; lane < kTileKeys; ++lane) rows.k[lane] = rows.k[tile.begin];
 }
 
-/// 16 keys that lie as rows into 16 columns of a tile with rows of 64.
+/// Asks for a line of each of 16 rows; null: none.
+QUIRE_INLINE void ask_rows(const std::byte* first, std::int64_t row_bytes, std::int64_t at) {
+  if (first == nullptr || at % 64 != 0) return;
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) prefetch_far(first + i * row_bytes + at);
+}
+
+/// 16 keys that lie as rows into 16 columns of a tile with rows of 64. The 16 rows from `next` on,
+/// if any, are asked for meanwhile.
 template <class Load>
-QUIRE_INLINE void turn_keys(const std::byte* const* rows, std::int64_t K, float* to) {
+QUIRE_INLINE void turn_keys(const std::byte* const* rows, std::int64_t K, float* to,
+                            const std::byte* next, std::int64_t row_bytes) {
   for (std::int64_t k = 0; k < K; k += 16) {
     F32 x[16];
+    ask_rows(next, row_bytes, k * Load::kBytes);
     if (K - k >= 16) {
 #pragma GCC unroll 16
       for (int i = 0; i < 16; ++i) x[i] = Load::at(rows[i] + k * Load::kBytes);
@@ -167,11 +177,12 @@ template <class Load>
 QUIRE_INLINE void gather_keys(const KvView& kv, std::int64_t first_slot, const Tile& tile,
                               const TileRows& rows, float* k_tile) {
   if constexpr (kGrouped<Load>) {
-    return gather_group_keys<typename Load::Form>(kv, first_slot, tile, rows, k_tile);
-  } else
+    gather_group_keys<typename Load::Form>(kv, first_slot, tile, rows, k_tile);
+  } else {
     for (int lane = tile.begin / 16 * 16; lane < tile.end; lane += 16) {
       if (kv.k_layout == KLayout::kRows) {
-        turn_keys<Load>(rows.k + lane, kv.K, k_tile + lane);
+        turn_keys<Load>(rows.k + lane, kv.K, k_tile + lane, tile.k_next[lane / 16],
+                        kv.k_strides.slot * Load::kBytes);
       } else if (first_slot % 16 == 0) {
         // A stored block is taken whole, also over the ends: those lanes are masked.
         const int in = lane < tile.begin ? tile.begin : lane;
@@ -184,6 +195,7 @@ QUIRE_INLINE void gather_keys(const KvView& kv, std::int64_t first_slot, const T
             k_tile[k * kTileKeys + i] = one<Load>(rows.k[i] + 16 * k * Load::kBytes);
       }
     }
+  }
 }
 
 /// Where column `u` of row `row` lies in a tile of values: 64 columns of all rows follow one

@@ -58,9 +58,9 @@ TEST(AttentionBackwardMemory, PAG_10_PAG_18_FLA_02_RowNumbersPagesAndTilesAndNoM
   struct Sizes {
     std::int64_t S, heads, groups, size;
   };
-  for (const Sizes& at : {Sizes{256, 4, 2, 64}, Sizes{1024, 4, 2, 64}, Sizes{2048, 4, 2, 64},
+  for (const Sizes& at : {Sizes{256, 4, 2, 64}, Sizes{1024, 4, 2, 64},
                           // The long ones narrow: what is held does not depend on the pairs.
-                          Sizes{4096, 2, 1, 16}, Sizes{8192, 2, 1, 16}, Sizes{16384, 2, 1, 16}}) {
+                          Sizes{2048, 2, 1, 16}, Sizes{6144, 2, 1, 16}}) {
     const std::int64_t tiles =
         kThreads * 4 * (kernel::backward_scratch(at.size, at.size, at.heads / at.groups) + 16);
     const std::int64_t rows = 2 * 4 * at.S * at.heads;  // two floats each
