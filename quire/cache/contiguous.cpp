@@ -4,6 +4,7 @@
 
 #include "quire/base/error.h"
 #include "quire/cache/reserved.h"
+#include "quire/cache/steps.h"
 #include "quire/ops/attention/kv_format.h"
 #include "quire/ops/attention/kv_write.h"
 
@@ -79,8 +80,7 @@ std::int64_t ContiguousCache::capacity() const { return impl_->capacity; }
 void ContiguousCache::append(std::int64_t layer, const Tensor& k_NGK, const Tensor& v_NGU) {
   Layer& to = impl_->at(layer);
   const std::int64_t N = k_NGK.size(0);
-  QUIRE_CHECK(impl_->length + N <= impl_->capacity, "the cache holds ", impl_->length,
-              " tokens of at most ", impl_->capacity, "; ", N, " more do not fit");
+  check_room(impl_->length, N, impl_->capacity);
   Tensor slot_N = Tensor::empty({N}, DType::kI64);
   std::iota(slot_N.mutable_data<std::int64_t>(), slot_N.mutable_data<std::int64_t>() + N,
             impl_->length);
@@ -106,14 +106,7 @@ Tensor ContiguousCache::attend(std::int64_t layer, const Tensor& q_NHK) {
 }
 
 void ContiguousCache::advance(std::int64_t tokens) {
-  QUIRE_CHECK(tokens >= 0 && impl_->length + tokens <= impl_->capacity, "advance by ", tokens,
-              " from ", impl_->length, " of ", impl_->capacity);
-  const std::int64_t length = impl_->length + tokens;
-  for (std::size_t i = 0; i < impl_->layers.size(); ++i) {
-    QUIRE_CHECK(impl_->layers[i].length == length, "advance to ", length, " tokens, but layer ", i,
-                " holds ", impl_->layers[i].length);
-  }
-  impl_->length = length;
+  impl_->length = advanced(impl_->length, tokens, impl_->capacity, impl_->layers);
 }
 
 void ContiguousCache::truncate(std::int64_t length) {

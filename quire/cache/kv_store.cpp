@@ -11,19 +11,25 @@
 namespace quire::cache {
 namespace {
 
-constexpr std::int64_t kSlotUnit = 64;  // tiles of attention end inside the store
-
-std::int64_t rounded(std::int64_t slots) { return (slots + kSlotUnit - 1) / kSlotUnit * kSlotUnit; }
-
 std::size_t unsigned_of(std::int64_t i) { return static_cast<std::size_t>(i); }
 
 }  // namespace
+
+std::int64_t whole_tiles(std::int64_t slots) { return (slots + 63) / 64 * 64; }
+
+void write_from(const KvPages& pages, const Tensor& k_NGK, const Tensor& v_NGU,
+                std::int64_t first) {
+  Tensor slot_N = Tensor::empty({k_NGK.size(0)}, DType::kI64);
+  auto* slot = slot_N.mutable_data<std::int64_t>();
+  std::iota(slot, slot + k_NGK.size(0), first);
+  kv_write(pages, k_NGK, v_NGU, slot_N);
+}
 
 KvStore::KvStore(const LayerSpec& spec, std::int64_t slots, DType dtype, KLayout layout)
     : G_(spec.G),
       K_(spec.K),
       U_(spec.U),
-      slots_(rounded(slots)),
+      slots_(whole_tiles(slots)),
       dtype_(dtype),
       layout_(layout),
       k_row_(kv_row_bytes(dtype, spec.K)),
@@ -58,14 +64,11 @@ void KvStore::write(const Tensor& k_NGK, const Tensor& v_NGU, std::int64_t first
   const std::int64_t N = k_NGK.size(0);
   QUIRE_CHECK(first >= 0 && first + N <= slots_, "slots ", first, " to ", first + N, " of ",
               slots_);
-  Tensor slot_N = Tensor::empty({N}, DType::kI64);
-  auto* slot = slot_N.mutable_data<std::int64_t>();
-  std::iota(slot, slot + N, first);
-  kv_write(pages(1, slots_), k_NGK, v_NGU, slot_N);
+  write_from(pages(1, slots_), k_NGK, v_NGU, first);
 }
 
 KvView KvStore::view(std::int64_t end) const {
-  return view_of(pages(1, std::min(slots_, rounded(end))));
+  return view_of(pages(1, std::min(slots_, whole_tiles(end))));
 }
 
 KvView KvStore::paged_view(std::int64_t Z) const { return view_of(pages(slots_ / Z, Z)); }

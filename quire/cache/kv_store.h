@@ -11,6 +11,11 @@
 
 namespace quire::cache {
 
+/// Up to whole tiles of 64: tiles of attention end inside a store.
+std::int64_t whole_tiles(std::int64_t slots);
+/// Tokens into slots first, first + 1, … of pages.
+void write_from(const KvPages& pages, const Tensor& k_NGK, const Tensor& v_NGU, std::int64_t first);
+
 /// The keys and values of one layer in slots, head by head; memory is committed as it fills.
 class KvStore {
  public:

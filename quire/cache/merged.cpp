@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "quire/cache/merged_impl.h"
+#include "quire/cache/steps.h"
 #include "quire/ops/attention/attention.h"
 #include "quire/ops/attention/kv_format.h"
 
@@ -88,8 +89,7 @@ std::int64_t MergedCache::dropped(std::int64_t layer) const {
 void MergedCache::append(std::int64_t layer, const Tensor& k_NGK, const Tensor& v_NGU) {
   MergedLayer& to = impl_->layer_at(layer);
   const std::int64_t N = k_NGK.size(0);
-  QUIRE_CHECK(impl_->length + N <= impl_->capacity, "the cache holds ", impl_->length,
-              " tokens of at most ", impl_->capacity, "; ", N, " more do not fit");
+  check_room(impl_->length, N, impl_->capacity);
   if (to.kept)
     to.kept->write(k_NGK, v_NGU, to.count + impl_->length - impl_->context);
   else
@@ -113,13 +113,7 @@ Tensor MergedCache::attend(std::int64_t layer, const Tensor& q_NHK) {
 
 void MergedCache::advance(std::int64_t tokens) {
   Impl& impl = *impl_;
-  QUIRE_CHECK(tokens >= 0 && impl.length + tokens <= impl.capacity, "advance by ", tokens, " from ",
-              impl.length, " of ", impl.capacity);
-  const std::int64_t length = impl.length + tokens;
-  for (std::size_t i = 0; i < impl.layers.size(); ++i) {
-    QUIRE_CHECK(impl.layers[i].length == length, "advance to ", length, " tokens, but layer ", i,
-                " holds ", impl.layers[i].length);
-  }
+  const std::int64_t length = advanced(impl.length, tokens, impl.capacity, impl.layers);
   impl.length = length;
   const std::int64_t more = impl.options.stream_tokens;
   if (more > 0 && impl.context >= 0 && length - impl.context >= more) impl.go_on();

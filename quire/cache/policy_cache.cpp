@@ -5,6 +5,7 @@
 
 #include "quire/base/error.h"
 #include "quire/cache/policy_cache_impl.h"
+#include "quire/cache/steps.h"
 #include "quire/ops/attention/kv_format.h"
 
 namespace quire::cache {
@@ -87,8 +88,7 @@ std::int64_t PolicyCache::budget_tokens() const { return impl_->budget_tokens; }
 void PolicyCache::append(std::int64_t layer, const Tensor& k_NGK, const Tensor& v_NGU) {
   PolicyLayer& to = impl_->at(layer);
   const std::int64_t N = k_NGK.size(0);
-  QUIRE_CHECK(impl_->length + N <= impl_->capacity, "the cache holds ", impl_->length,
-              " tokens of at most ", impl_->capacity, "; ", N, " more do not fit");
+  check_room(impl_->length, N, impl_->capacity);
   if (to.all) to.all->write(k_NGK, v_NGU, impl_->length);
   if (to.kept) to.kept->write(k_NGK, v_NGU, to.kept_tokens + impl_->length - impl_->context);
   to.length = impl_->length + N;
@@ -112,14 +112,7 @@ Tensor PolicyCache::attend(std::int64_t layer, const Tensor& q_NHK) {
 }
 
 void PolicyCache::advance(std::int64_t tokens) {
-  QUIRE_CHECK(tokens >= 0 && impl_->length + tokens <= impl_->capacity, "advance by ", tokens,
-              " from ", impl_->length, " of ", impl_->capacity);
-  const std::int64_t length = impl_->length + tokens;
-  for (std::size_t i = 0; i < impl_->layers.size(); ++i) {
-    QUIRE_CHECK(impl_->layers[i].length == length, "advance to ", length, " tokens, but layer ", i,
-                " holds ", impl_->layers[i].length);
-  }
-  impl_->length = length;
+  impl_->length = advanced(impl_->length, tokens, impl_->capacity, impl_->layers);
 }
 
 void PolicyCache::truncate(std::int64_t length) {

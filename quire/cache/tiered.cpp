@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "quire/base/error.h"
+#include "quire/cache/steps.h"
 #include "quire/cache/tiered_impl.h"
 
 namespace quire::cache {
@@ -83,21 +84,13 @@ void TieredCache::set_budget(const SearchBudget& budget) {
 void TieredCache::append(std::int64_t layer, const Tensor& k_NGK, const Tensor& v_NGU) {
   TieredLayer& to = impl_->at(layer);
   const std::int64_t N = k_NGK.size(0);
-  QUIRE_CHECK(impl_->length + N <= impl_->capacity, "the cache holds ", impl_->length,
-              " tokens of at most ", impl_->capacity, "; ", N, " more do not fit");
+  check_room(impl_->length, N, impl_->capacity);
   to.rows.write(k_NGK, v_NGU, impl_->length);
   to.length = impl_->length + N;
 }
 
 void TieredCache::advance(std::int64_t tokens) {
-  QUIRE_CHECK(tokens >= 0 && impl_->length + tokens <= impl_->capacity, "advance by ", tokens,
-              " from ", impl_->length, " of ", impl_->capacity);
-  const std::int64_t length = impl_->length + tokens;
-  for (std::size_t i = 0; i < impl_->layers.size(); ++i) {
-    QUIRE_CHECK(impl_->layers[i].length == length, "advance to ", length, " tokens, but layer ", i,
-                " holds ", impl_->layers[i].length);
-  }
-  impl_->length = length;
+  impl_->length = advanced(impl_->length, tokens, impl_->capacity, impl_->layers);
 }
 
 void TieredCache::truncate(std::int64_t length) {

@@ -1,23 +1,17 @@
 #include "quire/cache/token_rows.h"
 
 #include <cstring>
-#include <numeric>
 
 #include "quire/base/error.h"
+#include "quire/cache/kv_store.h"
+#include "quire/ops/attention/kv_format.h"
 
 namespace quire::cache {
 namespace {
 
-constexpr std::int64_t kSlotUnit = 64;  // tiles of attention end inside the store
 /// Tokens of a head that fill several large memory pages: tokens far apart are then fetched with
 /// fewer page walks.
 constexpr std::uint64_t kLargeBytes = 16u << 20;
-
-std::int64_t rounded(std::int64_t slots) { return (slots + kSlotUnit - 1) / kSlotUnit * kSlotUnit; }
-
-std::uint64_t scale_bytes(const LayerSpec& spec, std::int64_t slots, DType dtype) {
-  return dtype == DType::kI8 ? checked_bytes(2 * slots, spec.G, 1, sizeof(float)) : 0;
-}
 
 Reserved::Commit commit_of(const LayerSpec& spec, std::int64_t slots, DType dtype) {
   const std::uint64_t head = checked_bytes(slots, 1, spec.K + spec.U, size_of(dtype));
@@ -30,12 +24,12 @@ TokenRows::TokenRows(const LayerSpec& spec, std::int64_t slots, DType dtype)
     : G_(spec.G),
       K_(spec.K),
       U_(spec.U),
-      slots_(rounded(slots)),
+      slots_(whole_tiles(slots)),
       dtype_(dtype),
       rows_(checked_bytes(2 * slots_, spec.G, spec.K + spec.U, size_of(dtype)),
             commit_of(spec, slots_, dtype)),
-      k_scale_(scale_bytes(spec, slots_, dtype)),
-      v_scale_(scale_bytes(spec, slots_, dtype)) {}
+      k_scale_(checked_bytes(2 * slots_, spec.G, kv_scale_bytes(dtype), 1)),
+      v_scale_(checked_bytes(2 * slots_, spec.G, kv_scale_bytes(dtype), 1)) {}
 
 KvPages TokenRows::pages(std::int64_t P, std::int64_t Z) const {
   const std::int64_t row = K_ + U_;
@@ -59,17 +53,14 @@ void TokenRows::write(const Tensor& k_NGK, const Tensor& v_NGU, std::int64_t fir
   const std::int64_t N = k_NGK.size(0);
   QUIRE_CHECK((first >= out_end_ || out_begin_ == out_end_) && first + N <= slots_, "slots ", first,
               " to ", first + N, " of ", slots_, "; the first ", out_end_, " were moved");
-  Tensor slot_N = Tensor::empty({N}, DType::kI64);
-  auto* slot = slot_N.mutable_data<std::int64_t>();
-  std::iota(slot, slot + N, first);
-  kv_write(pages(1, slots_), k_NGK, v_NGU, slot_N);
+  write_from(pages(1, slots_), k_NGK, v_NGU, first);
 }
 
 KvView TokenRows::view(std::int64_t Z) const { return view_of(pages(2 * slots_ / Z, Z)); }
 
 KvView TokenRows::stretch(std::int64_t begin, std::int64_t n) const {
   const std::int64_t at = place(begin);
-  KvPages all = pages(1, rounded(n));
+  KvPages all = pages(1, whole_tiles(n));
   const std::int64_t offset = at * (K_ + U_) * static_cast<std::int64_t>(size_of(dtype_));
   all.k_pages = static_cast<std::byte*>(all.k_pages) + offset;
   all.v_pages = static_cast<std::byte*>(all.v_pages) + offset;
@@ -86,8 +77,8 @@ void TokenRows::copy(std::int64_t from, std::int64_t to, std::int64_t n) {
     std::byte* head = rows_.data() + 2 * slots_ * row * g;
     std::memcpy(head + to * row, head + from * row, static_cast<std::size_t>(n * row));
   }
-  if (dtype_ != DType::kI8) return;
-  const auto one = static_cast<std::int64_t>(sizeof(float)) * G_;
+  const std::int64_t one = kv_scale_bytes(dtype_) * G_;
+  if (one == 0) return;
   for (const Reserved* scale : {&k_scale_, &v_scale_})
     std::memcpy(scale->data() + to * one, scale->data() + from * one,
                 static_cast<std::size_t>(n * one));
@@ -120,10 +111,6 @@ void TokenRows::move_back(std::int64_t from) {
   if (out_begin_ == out_end_) out_begin_ = out_end_ = 0;
 }
 
-std::int64_t TokenRows::bytes_per_token() const {
-  const auto size = static_cast<std::int64_t>(size_of(dtype_));
-  return G_ * ((K_ + U_) * size +
-               (dtype_ == DType::kI8 ? 2 * static_cast<std::int64_t>(sizeof(float)) : 0));
-}
+std::int64_t TokenRows::bytes_per_token() const { return kv_bytes_per_token(dtype_, G_, K_, U_); }
 
 }  // namespace quire::cache
