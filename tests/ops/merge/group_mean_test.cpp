@@ -439,8 +439,8 @@ TEST(GroupMean, K9_Errors) {
                    other = group_mean(view.kv(), 0, fine, 3);
   EXPECT_TRUE(has(message_of([&] { combine_groups(merged, other); }), "M is 2 and 3"));
   const SequenceView narrow(random_tensor({1, 4, 5}, 1, DType::kF32));
-  EXPECT_TRUE(has(message_of([&] { combine_groups(merged, group_mean(narrow.kv(), 0, fine, 2)); }),
-                  "K"));
+  EXPECT_TRUE(
+      has(message_of([&] { combine_groups(merged, group_mean(narrow.kv(), 0, fine, 2)); }), "K"));
 }
 
 TEST(GroupMean, K9_WhatIsEmptyChangesNothing) {
