@@ -260,8 +260,7 @@ TEST(ContiguousCache, reports_that_it_reads_all_that_it_holds) {
   EXPECT_EQ(report.mass, 1);
 }
 
-TEST(ContiguousCache,
-     INF_01_K1_refuses_more_than_its_capacity_and_stays_as_it_was) {
+TEST(ContiguousCache, INF_01_K1_refuses_more_than_its_capacity_and_stays_as_it_was) {
   const std::vector<LayerSpec> layers = {layer_of(2, 1, 16, 16)};
   for (const DType kv : kStored) {
     Rng rng(10);
