@@ -139,11 +139,15 @@ void PagedCache::Impl::make_room(std::int64_t N) {
 
 void PagedCache::Impl::publish_full() {
   const auto size = static_cast<std::size_t>(Z());
+  BlockPool& pages = pool->blocks();
   while ((published + 1) * Z() <= length) {
     const auto i = static_cast<std::size_t>(published);
     const auto part = std::span(tokens).subspan(i * size, size);
     if (std::any_of(part.begin(), part.end(), [](std::int32_t id) { return id < 0; })) return;
-    set_block(i, pool->blocks().publish(blocks[i], i == 0 ? root : blocks[i - 1], part));
+    // One that is held by others too and is not published (its key collided, or what stood before
+    // it was lost) stays so.
+    if (pages.references(blocks[i]) == 1 && !pages.published(blocks[i]))
+      set_block(i, pages.publish(blocks[i], i == 0 ? root : blocks[i - 1], part));
     ++published;
   }
 }
@@ -204,9 +208,6 @@ void PagedCache::Impl::hold(std::span<const std::int32_t> ids, std::vector<Block
   table.clear();
   for (const Block block : held) table.push_back(block.index);
   blocks = std::move(held);
-  while ((published + 1) * Z() <= length &&
-         pool->blocks().published(blocks[static_cast<std::size_t>(published)]))
-    ++published;
   std::fill(layer_length.begin(), layer_length.end(), length);
   publish_full();
 }
