@@ -124,7 +124,10 @@ void TieredCache::truncate(std::int64_t length) {
 
 bool TieredCache::recover() {
   Impl& impl = *impl_;
-  if (impl.disk == nullptr || impl.built >= 0) return false;
+  if (impl.disk == nullptr) return false;
+  // Where an index was begun, a page is no stretch of the text any more.
+  for (const TieredLayer& layer : impl.layers)
+    if (layer.indexed() >= 0) return false;
   const std::optional<std::int64_t> lost = impl.disk->take_lost();
   if (!lost) return false;
   truncate(std::min(impl.length, *lost));
@@ -212,7 +215,7 @@ TieredFigures TieredCache::figures() const {
     out.bytes_slow += layer.bytes_slow;
     out.bytes_index += layer.bytes_index;
     const std::int64_t moved = impl_->disk ? std::max<std::int64_t>(layer.indexed(), 0)
-                                            : layer.rows.out_end() - layer.rows.out_begin();
+                                           : layer.rows.out_end() - layer.rows.out_begin();
     out.bytes_offloaded += moved * layer.rows.bytes_per_token();
     out.mass_exact += layer.mass_exact / L;
     out.mass_estimated += layer.mass_estimated / L;

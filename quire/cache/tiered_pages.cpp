@@ -124,10 +124,7 @@ KvPages TieredPages::places(std::int64_t layer, std::int64_t Z) const {
 
 TieredPages::Reading::Reading(const TieredPages& of, std::int64_t layer,
                               std::vector<std::int32_t> pages)
-    : of_(&of),
-      layer_(layer),
-      pages_(std::move(pages)),
-      lease_(of.tier_->lease(layer, pages_)) {}
+    : of_(&of), layer_(layer), pages_(std::move(pages)), lease_(of.tier_->lease(layer, pages_)) {}
 
 TieredPages::Reading TieredPages::read(std::int64_t layer, std::span<const Range> ranges) const {
   std::vector<std::int32_t> pages;
@@ -263,8 +260,6 @@ void TieredPages::forget_from(std::int64_t slot) {
   used_ = std::min(used_, slot);
 }
 
-std::optional<std::int64_t> TieredPages::take_lost() {
-  return std::exchange(lost_, std::nullopt);
-}
+std::optional<std::int64_t> TieredPages::take_lost() { return std::exchange(lost_, std::nullopt); }
 
 }  // namespace quire::cache

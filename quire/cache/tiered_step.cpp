@@ -10,7 +10,6 @@
 namespace quire::cache {
 namespace {
 
-constexpr std::int64_t kPage = ClusterIndex::kPage;
 constexpr float kNone = -std::numeric_limits<float>::infinity();
 
 /// A score that was not softcapped when its centroid was scored; log n comes on top.

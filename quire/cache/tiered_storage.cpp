@@ -60,8 +60,7 @@ void TieredCache::Impl::drop_behind(TieredLayer& layer, std::int64_t end, bool e
   if (disk == nullptr) layer.rows.move_back(std::max<std::int64_t>(0, first));
 }
 
-void TieredCache::Impl::read_ahead(const TieredLayer& layer,
-                                   TieredPages::Reading& reading) const {
+void TieredCache::Impl::read_ahead(const TieredLayer& layer, TieredPages::Reading& reading) const {
   const std::int64_t next = (number_of(layer) + 1) % std::ssize(layers);
   reading.read_ahead(next, layers[static_cast<std::size_t>(next)].asked);
 }
