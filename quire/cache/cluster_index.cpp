@@ -59,8 +59,7 @@ Squares squares_of(const KvView& tokens, const Clusters& clusters, std::int64_t 
   std::vector<float> key(static_cast<std::size_t>(tokens.K));
   for (std::int64_t i = 0; i < n; ++i) {
     const std::int64_t at = i * tokens.k_strides.slot + g * tokens.k_strides.head;
-    const float scale =
-        tokens.k_scale_PZG == nullptr ? 1.0f : tokens.k_scale_PZG[i * tokens.G + g];
+    const float scale = tokens.k_scale_PZG == nullptr ? 1.0f : tokens.k_scale_PZG[i * tokens.G + g];
     kv_widen_row(tokens.dtype,
                  static_cast<const std::byte*>(tokens.k_pages) +
                      at * static_cast<std::int64_t>(size_of(tokens.dtype)),
@@ -185,8 +184,7 @@ void ClusterIndex::add_spread(const KvView& tokens, const Found& found, std::int
   for (double& x : within) sum += x = std::max(x, 0.0);
   float* profile = profile_.data() + g * K_;
   for (std::size_t k = 0; k < K; ++k)
-    profile[k] =
-        sum > 0 ? static_cast<float>(within[k] / sum * static_cast<double>(K_)) : 1.0f;
+    profile[k] = sum > 0 ? static_cast<float>(within[k] / sum * static_cast<double>(K_)) : 1.0f;
 }
 
 /// The mean of the tokens of each page.
@@ -259,7 +257,8 @@ KvView ClusterIndex::supers() const {
 }
 
 std::int64_t ClusterIndex::key_bytes() const {
-  return row_bytes(dtype_, K_) + static_cast<std::int64_t>(2 * sizeof(float) + sizeof(std::uint32_t));
+  return row_bytes(dtype_, K_) +
+         static_cast<std::int64_t>(2 * sizeof(float) + sizeof(std::uint32_t));
 }
 
 std::int64_t ClusterIndex::value_bytes() const { return row_bytes(dtype_, U_); }

@@ -48,8 +48,8 @@ class Halves {
       float* column = columns_.data() + k * N;
       float mean = 0, spread = 0;
       for (std::size_t i = 0; i < N; ++i)
-        mean += column[i] = x_[order_[static_cast<std::size_t>(begin) + i] * K_ +
-                               static_cast<std::int64_t>(k)];
+        mean += column[i] =
+            x_[order_[static_cast<std::size_t>(begin) + i] * K_ + static_cast<std::int64_t>(k)];
       mean /= static_cast<float>(n);
       for (std::size_t i = 0; i < N; ++i) {
         column[i] -= mean;

@@ -88,8 +88,8 @@ struct TieredRest {
 struct TieredFound {
   std::vector<std::int32_t> opened_GW;  // pages of the index; empty: all
   std::int64_t C = 0, W = 0;
-  Tensor mass_1HC, super_mass_1HP;     // the latter with two levels
-  Tensor rank_GC, size_GC, taken_GC;   // f32, i64 and u8
+  Tensor mass_1HC, super_mass_1HP;    // the latter with two levels
+  Tensor rank_GC, size_GC, taken_GC;  // f32, i64 and u8
   std::vector<TieredHead> heads_G;
 
   /// Which cluster of the index the c-th is.

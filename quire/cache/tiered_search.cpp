@@ -119,16 +119,14 @@ std::int64_t TieredCache::Impl::pages_to_open(const TieredLayer& layer,
 /// Of a page that is opened.
 double TieredCache::Impl::index_bytes_of_page(const TieredLayer& layer) const {
   const double values = spec.estimate > 0 ? std::min(spec.estimate, spec.own_values) : 0;
-  return static_cast<double>(kPage) *
-         (static_cast<double>(layer.index->key_bytes()) +
-          values * static_cast<double>(layer.index->value_bytes()));
+  return static_cast<double>(kPage) * (static_cast<double>(layer.index->key_bytes()) +
+                                       values * static_cast<double>(layer.index->value_bytes()));
 }
 
 std::int64_t TieredCache::Impl::index_bytes_read(const TieredLayer& layer,
                                                  std::int64_t open) const {
   const std::int64_t pages = layer.index->pages();
-  const std::int64_t opened =
-      std::llround(static_cast<double>(open) * index_bytes_of_page(layer));
+  const std::int64_t opened = std::llround(static_cast<double>(open) * index_bytes_of_page(layer));
   const bool values = spec.estimate > 0 && (spec.own_values < 1 || open < pages);
   const std::int64_t supers = pages * ((open < pages ? layer.index->key_bytes() : 0) +
                                        (values ? layer.index->value_bytes() : 0));
@@ -149,7 +147,8 @@ TieredPlan TieredCache::Impl::plan(const TieredLayer& layer, const SearchBudget&
   // A mass can be reached only where all are looked at.
   if (budget.mass >= 0) return {layer.index->pages(), bounded(all)};
   if (budget.fraction >= 0)
-    return for_tokens(bounded(static_cast<std::int64_t>(budget.fraction * static_cast<double>(all))));
+    return for_tokens(
+        bounded(static_cast<std::int64_t>(budget.fraction * static_cast<double>(all))));
   const std::int64_t token = layer.rows.bytes_per_token(), hot = end - all;
   const double may = budget.read * static_cast<double>(end * token);
   const std::int64_t left = static_cast<std::int64_t>(may) - hot * token;
@@ -159,7 +158,8 @@ TieredPlan TieredCache::Impl::plan(const TieredLayer& layer, const SearchBudget&
   while (low < high) {
     const std::int64_t tokens = (low + high + 1) / 2;
     const std::int64_t index = index_bytes_read(layer, pages_to_open(layer, tokens));
-    (index + tokens * each <= left ? low : high) = index + tokens * each <= left ? tokens : tokens - 1;
+    (index + tokens * each <= left ? low : high) =
+        index + tokens * each <= left ? tokens : tokens - 1;
   }
   return for_tokens(bounded(low));
 }
@@ -183,8 +183,8 @@ void TieredCache::Impl::open_best(const TieredLayer& layer, const Tensor& q_1HK,
   for (std::int64_t p = 0; p < pages; ++p)
     bias[static_cast<std::size_t>(p)] = index.super_bias()[static_cast<std::size_t>(p * G + g)];
   const std::span<std::int32_t> opened =
-      std::span(found.opened_GW).subspan(static_cast<std::size_t>(g * found.W),
-                                         static_cast<std::size_t>(found.W));
+      std::span(found.opened_GW)
+          .subspan(static_cast<std::size_t>(g * found.W), static_cast<std::size_t>(found.W));
   best_pages(found.super_mass_1HP.slice(1, g * R, (g + 1) * R), bias, opened);
   for (std::int64_t h = g * R; h < (g + 1) * R; ++h) {
     std::vector<float> closed(row_of(found.super_mass_1HP, h).begin(),
@@ -252,11 +252,10 @@ void TieredCache::Impl::choose(const TieredLayer& layer, TieredFound& found,
   if (budget.mass >= 0) {
     found.taken_GC = Tensor::empty({G, C}, DType::kU8);
     for (std::int64_t g = 0; g < G; ++g) {
-      const Tensor taken =
-          take_mass(found.rank_GC.slice(0, g, g + 1), found.size_GC.slice(0, g, g + 1),
-                    found.mass_1HC.slice(1, g * R, (g + 1) * R),
-                    known.lse_1H.slice(1, g * R, (g + 1) * R),
-                    known.hot.lse_NH.slice(1, g * R, (g + 1) * R), budget);
+      const Tensor taken = take_mass(
+          found.rank_GC.slice(0, g, g + 1), found.size_GC.slice(0, g, g + 1),
+          found.mass_1HC.slice(1, g * R, (g + 1) * R), known.lse_1H.slice(1, g * R, (g + 1) * R),
+          known.hot.lse_NH.slice(1, g * R, (g + 1) * R), budget);
       std::copy_n(taken.data<std::uint8_t>(), C,
                   found.taken_GC.mutable_data<std::uint8_t>() + g * C);
     }
@@ -264,16 +263,16 @@ void TieredCache::Impl::choose(const TieredLayer& layer, TieredFound& found,
   }
   // Bytes are the layer's: a head that looks far around takes what another does not need.
   const std::int64_t rows = budget.read >= 0 ? 1 : G;
-  found.taken_GC = select_clusters(found.rank_GC.view({rows, G / rows * C}),
-                                   found.size_GC.view({rows, G / rows * C}),
-                                   G / rows * budget_tokens)
-                       .taken_GM.view({G, C});
+  found.taken_GC =
+      select_clusters(found.rank_GC.view({rows, G / rows * C}),
+                      found.size_GC.view({rows, G / rows * C}), G / rows * budget_tokens)
+          .taken_GM.view({G, C});
 }
 
 /// What a query attends to exactly, and what is left to estimate.
-TieredFound TieredCache::Impl::find(const TieredLayer& layer, const Tensor& q_1HK,
-                                    std::int64_t end, const SearchBudget& budget,
-                                    TieredKnown& known, TieredRest* rest) const {
+TieredFound TieredCache::Impl::find(const TieredLayer& layer, const Tensor& q_1HK, std::int64_t end,
+                                    const SearchBudget& budget, TieredKnown& known,
+                                    TieredRest* rest) const {
   const std::int64_t G = layer.spec.G, H = layer.spec.H, pages = layer.index->pages();
   const TieredPlan planned = plan(layer, budget, end);
   known.hot = over_hot(layer, q_1HK, end);
@@ -338,8 +337,8 @@ SearchResult TieredCache::search(std::int64_t layer, const Tensor& q_HK,
     for (std::int64_t c = 0; c < found.C; ++c)
       (found.taken(g, c) ? taken : rest).push_back(mass[static_cast<std::size_t>(c)]);
     const double have = log_add(known.hot.lse_NH.data<float>()[h], log_sum(taken));
-    const double whole = log_add(log_add(known.lse_1H.data<float>()[h], log_sum(taken)),
-                                 log_sum(rest));
+    const double whole =
+        log_add(log_add(known.lse_1H.data<float>()[h], log_sum(taken)), log_sum(rest));
     out.covered_H[static_cast<std::size_t>(h)] = std::min(1.0, std::exp(have - whole));
   }
   return out;

@@ -59,7 +59,8 @@ Tensor cluster_mass(const Tensor& q_NHK, const KvView& centroids, std::int64_t b
 
 void cluster_mass_of_head(const Tensor& q_1HK, const KvView& centroids, std::int64_t b,
                           double scale, std::int64_t g, Tensor& mass_1HM) {
-  QUIRE_CHECK(q_1HK.rank() == 3 && mass_1HM.rank() == 3, "q_1HK and mass_1HM need three dimensions");
+  QUIRE_CHECK(q_1HK.rank() == 3 && mass_1HM.rank() == 3,
+              "q_1HK and mass_1HM need three dimensions");
   const float plain = checked_scale(q_1HK, centroids, scale);
   const std::int64_t M = checked_keys(centroids, b), H = q_1HK.size(1);
   QUIRE_CHECK(g >= 0 && g < centroids.G, "g is ", g, " of ", centroids.G, " kv heads");
