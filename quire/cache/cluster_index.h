@@ -44,8 +44,8 @@ class ClusterIndex {
   std::span<const float> bias() const { return bias_; }
   std::span<const float> super_bias() const { return super_bias_; }
 
-  /// How far apart the keys of each cluster are, [clusters, G]: the variance of their numbers, which
-  /// lies in the K numbers of a key as the head's profile says (its mean is 1).
+  /// How far apart the keys of each cluster are, [clusters, G]: the variance of their numbers,
+  /// which lies in the K numbers of a key as the head's profile says (its mean is 1).
   std::span<const float> spread() const { return spread_; }
   std::span<const float> profile(std::int64_t g) const {
     return std::span(profile_).subspan(static_cast<std::size_t>(g * K_),
