@@ -34,6 +34,7 @@ struct Entry {
 
 struct Root {
   std::string name;
+  std::uint64_t generation = 0;
   std::int64_t references = 0, children = 0;
   Hash128 key;
 };
@@ -50,8 +51,8 @@ struct BlockPool::Impl {
   std::unordered_map<Hash128, std::int32_t, HashOf> index;  // published blocks
   std::map<std::int32_t, Root> roots;
   std::map<std::string, std::int32_t, std::less<>> root_of;
-  std::int32_t next_root = kFirstRoot;
-  std::uint64_t clock = 0;
+  std::vector<std::int32_t> free_roots;
+  std::uint64_t root_generation = 0, clock = 0;
   std::int64_t held = 0, shared = 0, pinned = 0;
   std::int64_t hits = 0, misses = 0, evictions = 0, duplicates = 0, collisions = 0, lost = 0;
 
@@ -71,7 +72,8 @@ struct BlockPool::Impl {
   }
   Root& root_at(Block root) {
     const auto found = roots.find(root.index);
-    QUIRE_CHECK(found != roots.end() && root.index <= kFirstRoot, "there is no root ", root.index);
+    QUIRE_CHECK(found != roots.end() && found->second.generation == root.generation,
+                "there is no root ", root.index, " of generation ", root.generation);
     return found->second;
   }
   Block block_at(std::int32_t i) const {
@@ -112,6 +114,7 @@ struct BlockPool::Impl {
     if (found->second.references > 0 || found->second.children > 0) return;
     root_of.erase(found->second.name);
     roots.erase(found);
+    free_roots.push_back(i);
   }
 
   void set_free(std::int32_t i) {
@@ -179,6 +182,8 @@ BlockPool::BlockPool(BlockPoolSpec spec) : impl_(std::make_unique<Impl>()) {
   QUIRE_CHECK(spec.most_pinned >= -1, "most_pinned is ", spec.most_pinned);
   if (spec.most_pinned < 0) spec.most_pinned = spec.blocks / 2;
   impl_->entries.resize(static_cast<std::size_t>(spec.blocks));
+  for (Entry& entry : impl_->entries) entry.generation = spec.first_count;
+  impl_->clock = impl_->root_generation = spec.first_count;
   for (std::int64_t i = spec.blocks; i-- > 0;) impl_->free.push_back(static_cast<std::int32_t>(i));
   impl_->spec = std::move(spec);
 }
@@ -248,14 +253,20 @@ Block BlockPool::open_root(std::string_view name) {
   Impl& p = *impl_;
   const auto found = p.root_of.find(name);
   if (found != p.root_of.end()) {
-    ++p.roots.at(found->second).references;
-    return {found->second, 0};
+    Root& open = p.roots.at(found->second);
+    ++open.references;
+    return {found->second, open.generation};
   }
-  while (p.roots.count(p.next_root) != 0 || p.next_root > kFirstRoot) --p.next_root;
-  const std::int32_t i = p.next_root--;
-  p.roots[i] = {std::string(name), 1, 0, p.keyed(std::as_bytes(std::span(name)))};
+  // Places are taken again, so that names that come and go never use up the 32 bits of an index.
+  std::int32_t i = kFirstRoot - static_cast<std::int32_t>(p.roots.size());
+  if (!p.free_roots.empty()) {
+    i = p.free_roots.back();
+    p.free_roots.pop_back();
+  }
+  const Block root{i, ++p.root_generation};
+  p.roots[i] = {std::string(name), root.generation, 1, 0, p.keyed(std::as_bytes(std::span(name)))};
   p.root_of[std::string(name)] = i;
-  return {i, 0};
+  return root;
 }
 
 void BlockPool::retain_root(Block root) {

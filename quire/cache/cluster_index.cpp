@@ -8,6 +8,7 @@
 #include "quire/base/thread_pool.h"
 #include "quire/cache/cluster_pages.h"
 #include "quire/ops/attention/kv_format.h"
+#include "quire/ops/attention/page_table.h"
 #include "quire/ops/merge/group_mean.h"
 
 namespace quire::cache {
@@ -58,8 +59,11 @@ Squares squares_of(const KvView& tokens, const Clusters& clusters, std::int64_t 
               std::vector<double>(static_cast<std::size_t>(clusters.groups))};
   std::vector<float> key(static_cast<std::size_t>(tokens.K));
   for (std::int64_t i = 0; i < n; ++i) {
-    const std::int64_t at = i * tokens.k_strides.slot + g * tokens.k_strides.head;
-    const float scale = tokens.k_scale_PZG == nullptr ? 1.0f : tokens.k_scale_PZG[i * tokens.G + g];
+    const std::int64_t page = kernel::page_at(tokens, 0, g, i / tokens.Z), slot = i % tokens.Z;
+    const std::int64_t at = kernel::slot_offset(tokens.k_strides, tokens.k_layout, page, slot, g);
+    const float scale = kv_scale_bytes(tokens.dtype) == 0
+                            ? 1.0f
+                            : tokens.k_scale_PZG[(page * tokens.Z + slot) * tokens.G + g];
     kv_widen_row(tokens.dtype,
                  static_cast<const std::byte*>(tokens.k_pages) +
                      at * static_cast<std::int64_t>(size_of(tokens.dtype)),
@@ -215,10 +219,15 @@ void ClusterIndex::add_supers(const Found& found) {
   supers_.write(k_NGK, v_NGU, pages_);
 }
 
+std::int64_t ClusterIndex::first_behind(std::int64_t end) const {
+  for (const Stretch& stretch : stretches_)
+    if (stretch.end > end) return stretch.begin;
+  return this->end();
+}
+
 std::int64_t ClusterIndex::drop_behind(std::int64_t end) {
-  std::int64_t from = this->end();
+  const std::int64_t from = first_behind(end);
   while (!stretches_.empty() && stretches_.back().end > end) {
-    from = stretches_.back().begin;
     pages_ = stretches_.back().first_page;
     stretches_.pop_back();
   }

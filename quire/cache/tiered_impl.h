@@ -1,9 +1,11 @@
 #pragma once
 
 // What a TieredCache is made of; tiered.cpp has what it promises, tiered_search.cpp which clusters
-// a query attends to exactly, tiered_step.cpp the attention of each query.
+// a query attends to exactly, tiered_step.cpp the attention of each query, tiered_storage.cpp where
+// the tokens are.
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -11,6 +13,7 @@
 #include "quire/base/error.h"
 #include "quire/cache/cluster_index.h"
 #include "quire/cache/tiered.h"
+#include "quire/cache/tiered_pages.h"
 #include "quire/cache/token_rows.h"
 #include "quire/ops/attention/attention.h"
 #include "quire/ops/search/listed_attention.h"
@@ -27,6 +30,7 @@ struct TieredLayer {
   // Of the last token.
   std::int64_t selected = 0, estimated = 0, bytes_hot = 0, bytes_slow = 0, bytes_index = 0;
   double mass_exact = 1, mass_estimated = 0;
+  std::vector<std::int32_t> asked = {};  // pages, under a memory limit: read ahead the next time
 
   std::int64_t indexed() const { return index ? index->end() : -1; }
 };
@@ -70,6 +74,22 @@ class KeyList {
 /// attend to exactly, for each kv head.
 struct TieredPlan {
   std::int64_t pages = 0, tokens = 0;
+};
+
+/// Keys that are listed, and the hold on the memory where they lie.
+struct HeldKeys {
+  KeyList list;
+  KvView rows;
+  std::optional<TieredPages::Reading> reading;  // under a memory limit
+
+  ListedKeys keys() const { return list.keys(rows); }
+};
+
+/// The tokens of a layer in the order of their positions, without lengths.
+struct HeldTokens {
+  KvView view;
+  std::vector<std::int32_t> table;
+  std::optional<TieredPages::Reading> reading;
 };
 
 /// What a kv head has of one query.
@@ -122,6 +142,7 @@ struct TieredCache::Impl {
   bool attended = false;                              // since then
   bool offloaded = false;
   std::vector<TieredLayer> layers;
+  std::unique_ptr<TieredPages> disk;  // under a memory limit; else tokens are in their layer's rows
 
   TieredLayer& at(std::int64_t layer) {
     QUIRE_CHECK(layer >= 0 && layer < static_cast<std::int64_t>(layers.size()), "layer is ", layer,
@@ -151,14 +172,25 @@ struct TieredCache::Impl {
                   TieredFound& found) const;
   void choose(const TieredLayer& layer, TieredFound& found, const SearchBudget& budget,
               std::int64_t budget_tokens, const TieredKnown& known) const;
-  TieredFound find(const TieredLayer& layer, const Tensor& q_1HK, std::int64_t end,
+  TieredFound find(TieredLayer& layer, const Tensor& q_1HK, std::int64_t end,
                    const SearchBudget& budget, TieredKnown& known,
                    TieredRest* rest = nullptr) const;
 
+  // tiered_storage.cpp
+  std::int64_t number_of(const TieredLayer& layer) const { return &layer - layers.data(); }
+  void write(TieredLayer& layer, const Tensor& k_NGK, const Tensor& v_NGU);
+  void index_stretch(TieredLayer& layer, std::int64_t begin, std::int64_t end);
+  void drop_behind(TieredLayer& layer, std::int64_t end, bool empties);
+  /// Sinks, staging and recent tokens.
+  HeldKeys hot_keys(TieredLayer& layer, std::int64_t end) const;
+  /// The tokens of the clusters that were taken.
+  HeldKeys selected_keys(TieredLayer& layer, const TieredFound& found) const;
+  HeldTokens all_tokens(TieredLayer& layer, std::int64_t end) const;
+  void read_ahead(const TieredLayer& layer, TieredPages::Reading& reading) const;
+
   // tiered_step.cpp
   AttentionResult over_all(TieredLayer& layer, const Tensor& q_NHK, std::int64_t end) const;
-  AttentionResult over_hot(const TieredLayer& layer, const Tensor& q_1HK, std::int64_t end) const;
-  KeyList selected(const TieredLayer& layer, const TieredFound& found) const;
+  AttentionResult over_hot(TieredLayer& layer, const Tensor& q_1HK, std::int64_t end) const;
   Tensor best_rest(const TieredLayer& layer, const TieredFound& found, std::int64_t g,
                    double share) const;
   void add_rest(const TieredLayer& layer, const TieredFound& found, std::int64_t g,

@@ -270,7 +270,7 @@ void TieredCache::Impl::choose(const TieredLayer& layer, TieredFound& found,
 }
 
 /// What a query attends to exactly, and what is left to estimate.
-TieredFound TieredCache::Impl::find(const TieredLayer& layer, const Tensor& q_1HK, std::int64_t end,
+TieredFound TieredCache::Impl::find(TieredLayer& layer, const Tensor& q_1HK, std::int64_t end,
                                     const SearchBudget& budget, TieredKnown& known,
                                     TieredRest* rest) const {
   const std::int64_t G = layer.spec.G, H = layer.spec.H, pages = layer.index->pages();

@@ -36,29 +36,17 @@ AttentionResult TieredCache::Impl::over_all(TieredLayer& layer, const Tensor& q_
                                             std::int64_t end) const {
   AttentionSpec whole = layer.spec.attention;
   whole.alignment = Alignment::kBottomRight;
-  std::vector<std::int32_t> table;
-  KvView view = layer.rows.view(layer.rows.slots());
-  if (layer.rows.out_end() > layer.rows.out_begin()) {
-    view = layer.rows.view(16);
-    for (std::int64_t slot = 0; slot < end; slot += 16)
-      table.push_back(layer.rows.page_of_16(slot));
-    view.table = table.data();
-    view.W = static_cast<std::int64_t>(table.size());
-  }
-  view.length_BG = &end;
-  return attention(q_NHK, one_sequence(q_NHK.size(0)), view, whole);
+  HeldTokens all = all_tokens(layer, end);
+  all.view.length_BG = &end;
+  return attention(q_NHK, one_sequence(q_NHK.size(0)), all.view, whole);
 }
 
 /// Sinks, staging and recent tokens.
-AttentionResult TieredCache::Impl::over_hot(const TieredLayer& layer, const Tensor& q_1HK,
+AttentionResult TieredCache::Impl::over_hot(TieredLayer& layer, const Tensor& q_1HK,
                                             std::int64_t end) const {
   const AttentionSpec& attention = layer.spec.attention;
-  KeyList hot(layer.spec.G, spec.sinks + end - layer.index->end());
-  for (std::int64_t g = 0; g < layer.spec.G; ++g) {
-    for (std::int64_t slot = 0; slot < spec.sinks; ++slot) hot.add(g, slot);
-    for (std::int64_t slot = layer.index->end(); slot < end; ++slot) hot.add(g, slot);
-  }
-  ListedKeys list = hot.keys(layer.rows.view(2 * layer.rows.slots()));
+  const HeldKeys hot = hot_keys(layer, end);
+  ListedKeys list = hot.keys();
   list.sink_H = attention.sink_H;
   return listed_attention(q_1HK, std::span(&list, 1), attention.scale, attention.softcap)[0];
 }
@@ -83,16 +71,6 @@ void TieredCache::Impl::add_closed(const TieredLayer& layer, const TieredFound& 
                           layer.spec.attention.softcap));
     to.add(g, p);
   }
-}
-
-/// The tokens of the clusters that were taken.
-KeyList TieredCache::Impl::selected(const TieredLayer& layer, const TieredFound& found) const {
-  std::size_t most = 0;
-  for (const TieredHead& head : found.heads_G) most = std::max(most, head.positions.size());
-  KeyList out(layer.spec.G, static_cast<std::int64_t>(most));
-  for (std::int64_t g = 0; g < layer.spec.G; ++g)
-    for (const std::int32_t slot : found.head(g).positions) out.add(g, layer.rows.place(slot));
-  return out;
 }
 
 /// Which of the clusters that a head looked at are the `count` best of those not taken: u8 [1, C].
@@ -158,8 +136,8 @@ AttentionResult TieredCache::Impl::attend_row(TieredLayer& layer, const Tensor& 
   TieredKnown known;
   TieredRest rest{{layer.spec.G, 0}, {layer.spec.G, 0}};
   const TieredFound found = find(layer, q_1HK, end, spec.budget, known, &rest);
-  const KeyList tokens = selected(layer, found);
-  std::vector<ListedKeys> lists{tokens.keys(layer.rows.view(2 * layer.rows.slots()))};
+  const HeldKeys tokens = selected_keys(layer, found);
+  std::vector<ListedKeys> lists{tokens.keys()};
   if (spec.estimate > 0) lists.push_back(rest.clusters.keys(layer.index->all_clusters()));
   if (spec.estimate > 0) lists.push_back(rest.pages.keys(layer.index->supers()));
   const AttentionSpec& attention = layer.spec.attention;

@@ -55,7 +55,7 @@ Ids cut(const Ids& ids, std::int64_t begin, std::int64_t end) {
   return {ids.begin() + begin, ids.begin() + end};
 }
 
-TEST(PagedCache, I7_gives_the_bits_of_the_contiguous_cache_for_pages_chunks_and_threads) {
+TEST(PagedCache, I7_INF_06_gives_the_bits_of_the_contiguous_cache_for_pages_chunks_and_threads) {
   const std::vector<LayerSpec> layers = some_layers();
   for (const DType kv : kStored) {
     Rng rng(1);
