@@ -76,7 +76,7 @@ int list(const Common& common) {
     print_json(out);
   } else {
     print(table);
-    if (foreign > 0)
+    if (foreign > 0 && !common.quiet)
       note(fmt::format("quire: {} other files in {}", foreign, saved_caches_folder()));
   }
   return kOk;
@@ -149,6 +149,7 @@ int cache(Arguments arguments) {
   options.arguments("NAME", names, "A name in that folder, or a path with a slash");
   options.group("Output");
   options.flag("--json", common.json, "Print one JSON object (docs/json.md)");
+  options.flag("--quiet", common.quiet, "No count of the files that are no saved caches");
   if (!options.parse(arguments)) return kOk;
   const std::string& what = options.need(action, "list, verify or rm");
   if (what == "list") {
