@@ -95,6 +95,7 @@ void Options::flag(const std::string& name, bool& value, const std::string& help
   impl_->app
       .add_flag_callback(
           name, [&value] { value = true; }, help)
+      ->disable_flag_override()
       ->group(impl_->group);
 }
 
@@ -200,6 +201,9 @@ std::string unknown(const CLI::App& app, const std::string& command) {
 /// What CLI11 says, in our words where it is the one thing that people meet.
 std::string told(const CLI::ParseError& error) {
   const std::string text = error.what();
+  if (text.ends_with(" flag override")) {
+    return fmt::format("{} takes no value", text.substr(0, text.find(' ')));
+  }
   const std::size_t colon = text.find(": ");
   const bool missing = text.find(" required ") != std::string::npos && text.ends_with(" missing");
   if (!missing || colon == std::string::npos) return text;

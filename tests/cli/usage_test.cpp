@@ -74,6 +74,7 @@ TEST(Usage, ValuesAreCheckedWithTheirRange) {
       {{"--cache", "alphabetical"}, "--cache is 'alphabetical'; in this version: full, paged"},
       {{"--kv", "f64"}, "--kv is 'f64'; in this version: f32, bf16, f16, i8, i4, i4h, i8h"},
       {{"--budget", "150%"}, "--budget is '150%'; it must be a number above 0% and at most 100%"},
+      {{"--raw=false"}, "--raw takes no value"},
       {{"--seed"}, "--seed needs a value behind it"},
       {{"--seed", "1", "--seed", "2"}, "--seed is given 2 times; give it once"}};
   for (const auto& [options, said] : cases) {
