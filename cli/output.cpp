@@ -74,6 +74,10 @@ void check_output(const std::string& option, const std::string& path, FileKind k
   }
   if (!file_ops().exists(path)) return;
   const auto file = file_ops().open(path);
+  for (const FolderEntry& entry : file_ops().list(folder)) {
+    QUIRE_CHECK(entry.name != path.substr(slash + 1) || entry.is_writable, option, ": ", path,
+                " is write-protected; it is not overwritten");
+  }
   if (file->size() == 0) return;
   std::string first(std::min<std::uint64_t>(file->size(), 9), '\0');
   file->read_at(0, std::as_writable_bytes(std::span(first)));

@@ -395,6 +395,9 @@ TEST_F(CacheCommand, L5_a_document_is_never_overwritten_by_what_is_saved_of_it) 
   EXPECT_EQ(call(run({"--file", document_, "--save-cache", "/nosuch/folder/doc"})).code, 5);
   EXPECT_EQ(call(run({"--file", document_, "--save-cache", "doc"})).code, 0);
   EXPECT_EQ(call(run({"--file", document_, "--save-cache", "doc"})).code, 0);
+  ASSERT_EQ(::chmod((caches() + "/doc").c_str(), 0400), 0);
+  EXPECT_THAT(call(run({"--file", document_, "--save-cache", "doc"})).err,
+              HasSubstr("is write-protected"));
   std::ofstream(caches() + "/foreign") << "something else";
   EXPECT_EQ(call({"cache", "list", "--quiet"}).err, "");
 }
