@@ -386,6 +386,22 @@ TEST_F(CacheCommand, a_policy_is_refused_what_it_cannot_do) {
           "--cache window is not made of pages");
 }
 
+TEST_F(CacheCommand, L5_a_document_is_never_overwritten_by_what_is_saved_of_it) {
+  const Ended ended = call(run({"--file", document_, "--save-cache", document_}));
+  EXPECT_EQ(ended.code, 2);
+  EXPECT_EQ(ended.out, "");
+  EXPECT_THAT(ended.err, HasSubstr("exists and is no saved cache"));
+  EXPECT_NE(read_file(document_), "");
+  EXPECT_EQ(call(run({"--file", document_, "--save-cache", "/nosuch/folder/doc"})).code, 5);
+  EXPECT_EQ(call(run({"--file", document_, "--save-cache", "doc"})).code, 0);
+  EXPECT_EQ(call(run({"--file", document_, "--save-cache", "doc"})).code, 0);
+  ASSERT_EQ(::chmod((caches() + "/doc").c_str(), 0400), 0);
+  EXPECT_THAT(call(run({"--file", document_, "--save-cache", "doc"})).err,
+              HasSubstr("is write-protected"));
+  std::ofstream(caches() + "/foreign") << "something else";
+  EXPECT_EQ(call({"cache", "list", "--quiet"}).err, "");
+}
+
 TEST_F(CacheCommand, refuses_options_that_contradict_each_other) {
   const auto refused = [&](const std::vector<std::string>& arguments, const std::string& word) {
     const Ended ended = call(run(arguments));
