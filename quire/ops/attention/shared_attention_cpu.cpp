@@ -148,8 +148,8 @@ class Run {
   }
 
   std::int64_t shared_floats(std::int64_t queries) const {
-    return lines(std::max(scratch_floats(queries),
-                          shared_scratch(queries * group_, own_.kv.K, width_)));
+    return lines(
+        std::max(scratch_floats(queries), shared_scratch(queries * group_, own_.kv.K, width_)));
   }
   /// Queries [first, last) over one of the shared chunks; {next_g, next_chunk} comes after it.
   void over_chunk(std::int64_t g, std::int64_t chunk, const Queries& queries, std::int64_t next_g,
@@ -157,10 +157,8 @@ class Run {
     const auto [first, last] = queries;
     if (whole_) {
       const float* q = shared_queries_ + (g * own_.N + first) * group_ * query_floats_;
-      const kernel::SharedChunk all{all_,       g, chunk,
-                                    next_g,     next_chunk,
-                                    q,          (last - first) * group_,
-                                    state,      memory};
+      const kernel::SharedChunk all{
+          all_, g, chunk, next_g, next_chunk, q, (last - first) * group_, state, memory};
       QUIRE_FOR_ISA(shared_chunk)(all);
     } else {
       const AttentionRows rows{0, g, first, last, query(g, first), (chunk + 1) * kChunkKeys};
@@ -171,8 +169,8 @@ class Run {
     // What this thread does next, as long as threads take turns.
     const std::int64_t next = g * chunks_ + chunk + thread_pool().threads();
     const bool is_last = next >= own_.kv.G * chunks_;
-    over_chunk(g, chunk, {0, own_.N}, is_last ? -1 : next / chunks_, next % chunks_,
-               part(g, chunk), scratch(shared_floats(own_.N)));
+    over_chunk(g, chunk, {0, own_.N}, is_last ? -1 : next / chunks_, next % chunks_, part(g, chunk),
+               scratch(shared_floats(own_.N)));
   }
   void shared_block(std::int64_t g, std::int64_t first, std::int64_t last) const {
     const std::int64_t queries = last - first;

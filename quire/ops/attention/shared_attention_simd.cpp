@@ -70,9 +70,9 @@ struct Work {
   const SharedChunk& a;
   const KvView& kv;
   std::int64_t rows, width, K;
-  float *k, *v;      // the tile: elements (pairs of them) of 64 keys; values as value_offset() says
-  float* scores;     // [rows, 64]: scores, then weights
-  float* sixteen;    // [rows, 16]: highest scores, then sums of weights, lane by lane
+  float *k, *v;    // the tile: elements (pairs of them) of 64 keys; values as value_offset() says
+  float* scores;   // [rows, 64]: scores, then weights
+  float* sixteen;  // [rows, 16]: highest scores, then sums of weights, lane by lane
   float *rescale, *base;  // [rows]
   TileMemory memory;
 
@@ -97,8 +97,7 @@ QUIRE_INLINE void score_rows(const Work& work, std::int64_t row) {
       acc[r][p] = mul(acc[r][p], scale);
       store(to + 16 * p, acc[r][p]);
     }
-    store(work.sixteen + (row + r) * 16,
-          max(max(acc[r][0], acc[r][1]), max(acc[r][2], acc[r][3])));
+    store(work.sixteen + (row + r) * 16, max(max(acc[r][0], acc[r][1]), max(acc[r][2], acc[r][3])));
   }
 }
 
@@ -121,8 +120,7 @@ QUIRE_INLINE void raise_maxima(const Work& work, std::int64_t row, int n, bool b
   const F32 old = begins ? set1(kMinusInfinity) : load_first(max_R, n);
   const F32 largest = select_less(old, now, now, old);
   store_first(max_R, largest, n);
-  if (!begins)
-    store(work.rescale + row, select_less(old, now, exp(sub(old, now)), set1(1.0f)));
+  if (!begins) store(work.rescale + row, select_less(old, now, exp(sub(old, now)), set1(1.0f)));
   // While nothing was seen every score is −inf, and −inf − 0 weighs nothing. (A NaN stays one.)
   store(work.base + row, select_less(largest, set1(-kLargest), zero(), largest));
 }
@@ -146,8 +144,8 @@ QUIRE_INLINE void weigh_rows(const Work& work, std::int64_t row, int n, bool beg
   }
   const F32 here = reduce_rows(work.sixteen + 16 * row, [](F32 a, F32 b) { return add(a, b); });
   float* sum_R = work.a.state.sum_R + row;
-  store_first(sum_R,
-              begins ? here : add(mul(load_first(sum_R, n), load(work.rescale + row)), here), n);
+  store_first(sum_R, begins ? here : add(mul(load_first(sum_R, n), load(work.rescale + row)), here),
+              n);
 }
 
 /// Adds the tile's values of columns [u, u + 16·P) to the outputs of R rows.
@@ -266,9 +264,8 @@ void attend_chunk(const Work& work) {
                      parts = work.rows / kStrip * (1 + (work.width + 63) / 64) + 1;
   for (std::int64_t in = 0; in < kChunkKeys; in += kTileKeys) {
     const bool last = in + kTileKeys == kChunkKeys;
-    const Ahead ahead =
-        last ? look_ahead(work, a.next_g, a.next_chunk * kChunkKeys, parts)
-             : look_ahead(work, a.g, first + in + kTileKeys, parts);
+    const Ahead ahead = last ? look_ahead(work, a.next_g, a.next_chunk * kChunkKeys, parts)
+                             : look_ahead(work, a.g, first + in + kTileKeys, parts);
     attend_tile<Form>(work, first + in, ahead, in == 0);
   }
 }
@@ -302,8 +299,8 @@ void shared_chunk(const SharedChunk& args) {
   float *k = take(kTileKeys * kv.K), *v = take(kTileKeys * ((width + 63) / 64 * 64)),
         *scores = take(kTileKeys * sixteens), *sixteen = take(16 * sixteens),
         *rescale = take(sixteens), *base = take(sixteens);
-  const Work work{args, kv,      args.rows, width,   kv.K, k,
-                  v,    scores,  sixteen,   rescale, base, {k, v, nullptr, nullptr, nullptr}};
+  const Work work{args, kv,     args.rows, width,   kv.K, k,
+                  v,    scores, sixteen,   rescale, base, {k, v, nullptr, nullptr, nullptr}};
   // Rows that fill up the last sixteen are reduced too.
   __builtin_memset(sixteen, 0, static_cast<std::size_t>(16 * sixteens) * sizeof(float));
   if constexpr (kHasBf16Dots) {
