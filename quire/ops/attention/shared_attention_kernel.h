@@ -20,10 +20,11 @@ struct SharedChunk {
   float* scratch;      // of shared_scratch() floats
 };
 
-/// Floats that shared_chunk() needs: tiles of keys and values, and for each row (they are whole
-/// sixteens) scores, 16 maxima or sums, factor and maximum.
+/// Floats that shared_chunk() needs: a tile of keys, the values of the chunk, and for each row
+/// (whole sixteens of them) scores, weights of the chunk, 16 maxima or sums, factors, a maximum.
 constexpr std::int64_t shared_scratch(std::int64_t rows, std::int64_t K, std::int64_t width) {
-  return kTileKeys * (K + (width + 63) / 64 * 64) + (rows + 15) / 16 * 16 * (kTileKeys + 18) + 16;
+  return kTileKeys * K + kChunkKeys * ((width + 63) / 64 * 64) +
+         (rows + 15) / 16 * 16 * (kTileKeys + kChunkKeys + 16 + kChunkKeys / kTileKeys + 1) + 16;
 }
 /// Floats of a query as shared_chunk() wants it: never more than K + 16.
 constexpr std::int64_t query_floats(Products products, std::int64_t K) {

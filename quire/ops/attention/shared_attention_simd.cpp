@@ -1,6 +1,7 @@
 // A chunk of keys for many rows that all see it whole, in the bits of attention_chunk(): the same
 // chains, but each step is taken for all rows before the next one begins. So a tile is made once
-// for all of them, and neither a maximum nor a sum across lanes keeps the products waiting.
+// for all of them, neither a maximum nor a sum across lanes keeps the products waiting, and the
+// sums of the values stay in registers for the whole chunk.
 
 #include "quire/base/simd.h"
 #include "quire/ops/attention/attention_products.h"
@@ -48,16 +49,18 @@ QUIRE_INLINE void multiply(Accumulators<R, P>& acc, const Array<const float*, R>
   }
 }
 
+constexpr std::int64_t kTiles = kChunkKeys / kTileKeys;
+
 /// Lines of memory that are asked for a few at a time.
 struct Ahead {
   const std::byte* runs[8];  // of 16 keys or values each
   std::int64_t run_bytes[8];
   int count = 0;  // of runs
   int run = 0;
-  std::int64_t at = 0, lines = 0;  // lines: each time
+  std::int64_t at = 0, lines = 0;  // lines: of a part
 
-  void fetch() {
-    for (std::int64_t i = 0; i < lines && run < count; ++i, at += 64) {
+  void fetch(std::int64_t parts) {
+    for (std::int64_t i = 0; i < lines * parts && run < count; ++i, at += 64) {
       prefetch_far(runs[run] + at);
       if (at + 64 < run_bytes[run]) continue;
       ++run;
@@ -70,14 +73,23 @@ struct Work {
   const SharedChunk& a;
   const KvView& kv;
   std::int64_t rows, width, K;
-  float *k, *v;    // the tile: elements (pairs of them) of 64 keys; values as value_offset() says
-  float* scores;   // [rows, 64]: scores, then weights
-  float* sixteen;  // [rows, 16]: highest scores, then sums of weights, lane by lane
-  float *rescale, *base;  // [rows]
-  TileMemory memory;
+  std::int64_t sixteens;  // rows, whole sixteens of them
+  // Elements (pairs of them) of 64 keys; of the values of all tiles, as value_offset() says.
+  float *k = nullptr, *v = nullptr;
+  float* scores = nullptr;   // [rows, 64]
+  float* weights = nullptr;  // of each tile [rows, 64], or half of that in pairs
+  float* sixteen = nullptr;  // [rows, 16]: highest scores, then sums of weights, lane by lane
+  float *rescale = nullptr, *base = nullptr;  // of each tile [rows]; [rows]
 
   const float* query(std::int64_t row) const {
     return a.queries + row * query_floats(a.args.products, kv.K);
+  }
+  std::int64_t tile_floats() const { return kTileKeys * ((width + 63) / 64 * 64); }
+  float* values(std::int64_t tile) const { return v + tile * tile_floats(); }
+  float* rescale_of(std::int64_t tile) const { return rescale + tile * sixteens; }
+  template <class Form>
+  float* weights_of(std::int64_t tile, std::int64_t row) const {
+    return weights + (tile * sixteens + row) * (kTileKeys / Form::kTogether);
   }
 };
 
@@ -114,23 +126,24 @@ QUIRE_INLINE F32 reduce_rows(const float* rows, Op op) {
 
 /// The running maxima of up to 16 rows, the factors for what was summed before, and what is taken
 /// off the scores.
-QUIRE_INLINE void raise_maxima(const Work& work, std::int64_t row, int n, bool begins) {
+QUIRE_INLINE void raise_maxima(const Work& work, std::int64_t tile, std::int64_t row, int n) {
   const F32 now = reduce_rows(work.sixteen + 16 * row, [](F32 a, F32 b) { return max(a, b); });
   float* max_R = work.a.state.max_R + row;
-  const F32 old = begins ? set1(kMinusInfinity) : load_first(max_R, n);
+  const F32 old = tile == 0 ? set1(kMinusInfinity) : load_first(max_R, n);
   const F32 largest = select_less(old, now, now, old);
   store_first(max_R, largest, n);
-  if (!begins) store(work.rescale + row, select_less(old, now, exp(sub(old, now)), set1(1.0f)));
+  store(work.rescale_of(tile) + row, select_less(old, now, exp(sub(old, now)), set1(1.0f)));
   // While nothing was seen every score is −inf, and −inf − 0 weighs nothing. (A NaN stays one.)
   store(work.base + row, select_less(largest, set1(-kLargest), zero(), largest));
 }
 
 /// Scores to weights e^(s − max) and their running sums, of up to 16 rows.
 template <class Form>
-QUIRE_INLINE void weigh_rows(const Work& work, std::int64_t row, int n, bool begins) {
-  raise_maxima(work, row, n, begins);
+QUIRE_INLINE void weigh_rows(const Work& work, std::int64_t tile, std::int64_t row, int n,
+                             Ahead& ahead) {
+  raise_maxima(work, tile, row, n);
   for (std::int64_t r = row; r < row + n; ++r) {
-    float* s = work.scores + r * kTileKeys;
+    const float* s = work.scores + r * kTileKeys;
     const F32 base = set1(work.base[r]);
     F32 w[4], sum = zero();
 #pragma GCC unroll 4
@@ -139,34 +152,38 @@ QUIRE_INLINE void weigh_rows(const Work& work, std::int64_t row, int n, bool beg
       w[p] = Form::kWeights == Weights::kAsTheyAre ? exp(x) : exp_to_round(x);
       sum = add(sum, w[p]);
     }
-    store_weights<Form::kWeights>(s, w);
+    store_weights<Form::kWeights>(work.weights_of<Form>(tile, r), w);
     store(work.sixteen + r * 16, sum);
+    ahead.fetch(1);
   }
   const F32 here = reduce_rows(work.sixteen + 16 * row, [](F32 a, F32 b) { return add(a, b); });
   float* sum_R = work.a.state.sum_R + row;
-  store_first(sum_R, begins ? here : add(mul(load_first(sum_R, n), load(work.rescale + row)), here),
-              n);
+  const F32 before = tile == 0 ? zero() : load_first(sum_R, n);
+  store_first(sum_R, add(mul(before, load(work.rescale_of(tile) + row)), here), n);
 }
 
-/// Adds the tile's values of columns [u, u + 16·P) to the outputs of R rows.
+/// The chunk's values of columns [u, u + 16·P), weighted and summed, of R rows.
 template <class Form, int R, int P>
-QUIRE_INLINE void weigh_values(const Work& work, std::int64_t row, std::int64_t u, bool begins) {
+QUIRE_INLINE void weigh_values(const Work& work, std::int64_t row, std::int64_t u, Ahead& ahead) {
   constexpr std::int64_t kSteps = kTileKeys / Form::kTogether;
-  Array<const float*, R> w;
   Accumulators<R, P> acc;
-  float* out = work.a.state.out_RU + row * work.width + u;
-  for (int r = 0; r < R; ++r) w[r] = work.scores + (row + r) * kTileKeys;
-  if (begins) {
-    clear<R, P>(acc);
-  } else {
+  clear<R, P>(acc);
+  for (std::int64_t tile = 0; tile < kTiles; ++tile) {
+    Array<const float*, R> w;
+    for (int r = 0; r < R; ++r) w[r] = work.weights_of<Form>(tile, row + r);
+    const float* rescale = work.rescale_of(tile) + row;
+    if (tile > 0) {
 #pragma GCC unroll 6
-    for (int r = 0; r < R; ++r) {
-      const F32 factor = set1(work.rescale[row + r]);
+      for (int r = 0; r < R; ++r) {
+        const F32 factor = set1(rescale[r]);
 #pragma GCC unroll 4
-      for (int p = 0; p < P; ++p) acc[r][p] = mul(load(out + r * work.width + 16 * p), factor);
+        for (int p = 0; p < P; ++p) acc[r][p] = mul(acc[r][p], factor);
+      }
     }
+    multiply<Form, R, P>(acc, w, work.values(tile) + value_offset(0, u, kSteps), kSteps);
+    ahead.fetch(R);
   }
-  multiply<Form, R, P>(acc, w, work.v + value_offset(0, u, kSteps), kSteps);
+  float* out = work.a.state.out_RU + row * work.width + u;
 #pragma GCC unroll 6
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
@@ -174,7 +191,7 @@ QUIRE_INLINE void weigh_values(const Work& work, std::int64_t row, std::int64_t 
 }
 
 /// The tile of pairs where the cache holds keys in blocks and values in rows of whole vectors.
-void join_pairs(const Work& work, const Runs& runs) {
+void join_pairs(const Work& work, const Runs& runs, float* v) {
   for (int p = 0; p < 4; ++p) {
     for (std::int64_t i = 0; i < work.K / 2; ++i)
       store_pairs(work.k + i * kTileKeys + 16 * p, pair_halves(runs.k[p] + 64 * i));
@@ -184,7 +201,7 @@ void join_pairs(const Work& work, const Runs& runs) {
       for (std::int64_t u = 0; u < work.kv.U; u += 32) {
         Pairs both[2];
         pair_up32(low + 2 * u, low + row_bytes + 2 * u, both);
-        float* to = work.v + value_offset(8 * p + j, u, kTileKeys / 2);
+        float* to = v + value_offset(8 * p + j, u, kTileKeys / 2);
         store_pairs(to, both[0]);
         store_pairs(to + 16, both[1]);
       }
@@ -193,7 +210,7 @@ void join_pairs(const Work& work, const Runs& runs) {
 }
 
 template <class Form>
-void make_tile(const Work& work, std::int64_t slot) {
+void make_tile(const Work& work, std::int64_t slot, float* v) {
   const KvView& kv = work.kv;
   const std::int64_t g = work.a.g;
   Tile tile{};
@@ -202,19 +219,20 @@ void make_tile(const Work& work, std::int64_t slot) {
     Runs runs;
     if (kv.k_layout == KLayout::kBlocks && kv.K % 2 == 0 && kv.U % 32 == 0 &&
         find_runs(kv, 0, g, slot, kTileKeys, runs))
-      return join_pairs(work, runs);
+      return join_pairs(work, runs, v);
     TileRows rows;
     find_rows<LoadBF16>(kv, 0, g, slot, tile, rows);
     gather_key_pairs(kv, slot, tile, rows, work.k);
-    gather_value_pairs(kv, tile, rows, work.v);
+    gather_value_pairs(kv, tile, rows, v);
   } else {
     with_stored(kv.dtype, [&](auto load) {
-      gather<decltype(load)>(kv, 0, g, slot, tile, work.memory, work.width);
+      gather<decltype(load)>(kv, 0, g, slot, tile, {work.k, v, nullptr, nullptr, nullptr},
+                             work.width);
     });
   }
 }
 
-/// What comes after this tile, in as many parts as fetch() will be called.
+/// 64 keys of a kv head, to be asked for in so many parts.
 Ahead look_ahead(const Work& work, std::int64_t g, std::int64_t slot, std::int64_t parts) {
   Ahead ahead;
   Runs runs;
@@ -235,39 +253,32 @@ Ahead look_ahead(const Work& work, std::int64_t g, std::int64_t slot, std::int64
 }
 
 template <class Form>
-void attend_tile(const Work& work, std::int64_t slot, Ahead ahead, bool begins) {
-  make_tile<Form>(work, slot);
-  strips(0, work.rows, [&](std::int64_t row, auto rows) {
-    score_rows<Form, decltype(rows)::kValue>(work, row);
-    ahead.fetch();
-  });
-  for (std::int64_t row = 0; row < work.rows; row += 16) {
-    const std::int64_t left = work.rows - row;
-    weigh_rows<Form>(work, row, left < 16 ? static_cast<int>(left) : 16, begins);
+void attend_chunk(const Work& work) {
+  const SharedChunk& a = work.a;
+  for (std::int64_t tile = 0; tile < kTiles; ++tile) {
+    const std::int64_t slot = a.chunk * kChunkKeys + tile * kTileKeys;
+    Ahead ahead = look_ahead(work, tile + 1 < kTiles ? a.g : -1, slot + kTileKeys, 2 * work.rows);
+    make_tile<Form>(work, slot, work.values(tile));
+    strips(0, work.rows, [&](std::int64_t row, auto rows) {
+      score_rows<Form, decltype(rows)::kValue>(work, row);
+      ahead.fetch(decltype(rows)::kValue);
+    });
+    for (std::int64_t row = 0; row < work.rows; row += 16) {
+      const std::int64_t left = work.rows - row;
+      weigh_rows<Form>(work, tile, row, left < 16 ? static_cast<int>(left) : 16, ahead);
+    }
   }
+  Ahead ahead = look_ahead(work, a.next_g, a.next_chunk * kChunkKeys,
+                           kTiles * ((work.width + 63) / 64) * work.rows);
   const auto columns = [&](std::int64_t u, auto vectors) {
     strips(0, work.rows, [&](std::int64_t row, auto rows) {
-      weigh_values<Form, decltype(rows)::kValue, decltype(vectors)::kValue>(work, row, u, begins);
-      ahead.fetch();
+      weigh_values<Form, decltype(rows)::kValue, decltype(vectors)::kValue>(work, row, u, ahead);
     });
   };
   std::int64_t u = 0;
   for (; u + 64 <= work.width; u += 64) columns(u, Constant<4>{});
   for (; u + 32 <= work.width; u += 32) columns(u, Constant<2>{});
   for (; u < work.width; u += 16) columns(u, Constant<1>{});
-}
-
-template <class Form>
-void attend_chunk(const Work& work) {
-  const SharedChunk& a = work.a;
-  const std::int64_t first = a.chunk * kChunkKeys,
-                     parts = work.rows / kStrip * (1 + (work.width + 63) / 64) + 1;
-  for (std::int64_t in = 0; in < kChunkKeys; in += kTileKeys) {
-    const bool last = in + kTileKeys == kChunkKeys;
-    const Ahead ahead = last ? look_ahead(work, a.next_g, a.next_chunk * kChunkKeys, parts)
-                             : look_ahead(work, a.g, first + in + kTileKeys, parts);
-    attend_tile<Form>(work, first + in, ahead, in == 0);
-  }
 }
 
 float* next_line(float* p) {
@@ -296,13 +307,16 @@ void shared_chunk(const SharedChunk& args) {
     at += n;
     return out;
   };
-  float *k = take(kTileKeys * kv.K), *v = take(kTileKeys * ((width + 63) / 64 * 64)),
-        *scores = take(kTileKeys * sixteens), *sixteen = take(16 * sixteens),
-        *rescale = take(sixteens), *base = take(sixteens);
-  const Work work{args, kv,     args.rows, width,   kv.K, k,
-                  v,    scores, sixteen,   rescale, base, {k, v, nullptr, nullptr, nullptr}};
+  Work work{args, kv, args.rows, width, kv.K, sixteens};
+  work.k = take(kTileKeys * kv.K);
+  work.v = take(kTiles * work.tile_floats());
+  work.scores = take(kTileKeys * sixteens);
+  work.weights = take(kChunkKeys * sixteens);
+  work.sixteen = take(16 * sixteens);
+  work.rescale = take(kTiles * sixteens);
+  work.base = take(sixteens);
   // Rows that fill up the last sixteen are reduced too.
-  __builtin_memset(sixteen, 0, static_cast<std::size_t>(16 * sixteens) * sizeof(float));
+  __builtin_memset(work.sixteen, 0, static_cast<std::size_t>(16 * sixteens) * sizeof(float));
   if constexpr (kHasBf16Dots) {
     if (args.args.products == Products::kBf16Dots) return attend_chunk<PairForm>(work);
   }

@@ -207,9 +207,12 @@ void integer_panel(const MatmulPiece& a, const std::byte* bytes, std::int64_t pa
     const std::int64_t at = row / 8 * step * groups;
     return at < next_bytes ? Ahead{next + at, step} : Ahead{next, 0};
   };
-  for (; row + 8 <= rows; row += 8) integer_rows<Block, kUnpacked, 8>(a, bytes, panel, row, ahead());
-  for (; row + 4 <= rows; row += 4) integer_rows<Block, kUnpacked, 4>(a, bytes, panel, row, ahead());
-  for (; row + 2 <= rows; row += 2) integer_rows<Block, kUnpacked, 2>(a, bytes, panel, row, ahead());
+  for (; row + 8 <= rows; row += 8)
+    integer_rows<Block, kUnpacked, 8>(a, bytes, panel, row, ahead());
+  for (; row + 4 <= rows; row += 4)
+    integer_rows<Block, kUnpacked, 4>(a, bytes, panel, row, ahead());
+  for (; row + 2 <= rows; row += 2)
+    integer_rows<Block, kUnpacked, 2>(a, bytes, panel, row, ahead());
   if (row < rows) integer_rows<Block, kUnpacked, 1>(a, bytes, panel, row, ahead());
 }
 
