@@ -26,6 +26,8 @@ struct BlockPoolSpec {
   std::int64_t blocks = 0;        // 1 to 2^31 − 1
   std::int64_t block_tokens = 0;  // >= 1
   std::int64_t most_pinned = -1;  // blocks that pins may hold; -1: half of them
+  /// Where generations and the clock of uses begin: tests put a large number here.
+  std::uint64_t first_count = 0;
   /// Tests put a weak one here. Empty: XXH3 under a random key.
   std::function<Hash128(const Hash128& parent, std::span<const std::int32_t> tokens)> hash;
   /// Told when nobody will ask for a block's content any more. It must not call the pool.

@@ -125,9 +125,9 @@ struct Tier::Impl {
 
   void take_frame(std::int64_t layer, std::int32_t page) {
     const std::int32_t f = free.back();
-    free.pop_back();
     auto& list = of_layer[static_cast<std::size_t>(layer)];
     list.push_back(f);
+    free.pop_back();
     frame(f) = {static_cast<std::int32_t>(layer), page, list.size() - 1, false, false, 0, 0, 0};
     slot(layer, page).frame = f;
   }
@@ -203,8 +203,11 @@ struct Tier::Impl {
     while (free.size() < count) {
       const auto found = victims(layer, count - free.size(), share, refused > 1);
       if (found.empty()) break;
+      // Memory that runs out must not leave a frame half way: all of it is taken before.
       std::vector<TierRecord> records;
       std::vector<std::uint64_t> lives;
+      records.reserve(found.size());
+      lives.reserve(found.size());
       for (const std::int32_t f : found) {
         const Frame victim = frame(f);
         Slot& s = slot(victim.layer, victim.page);
@@ -262,6 +265,11 @@ struct Tier::Impl {
     make_room(lock, layer, missing.size(), static_cast<std::int64_t>(pages.size()), failure);
     std::vector<TierRecord> records;
     std::vector<std::uint64_t> lives;
+    auto& list = of_layer[static_cast<std::size_t>(layer)];
+    list.reserve(list.size() + missing.size());
+    records.reserve(missing.size());
+    lives.reserve(missing.size());
+    failure.pages.reserve(missing.size());
     for (const std::int32_t page : missing) {
       if (free.empty()) {
         failure.no_room = true;
@@ -325,13 +333,13 @@ struct Tier::Impl {
     }
   }
 
-  void begin_ahead(std::int64_t layer, const std::vector<std::int32_t>& pages) {
+  void begin_ahead(std::int64_t layer, std::span<const std::int32_t> pages) {
     const Lock lock(state);
     if (is_busy || std::all_of(pages.begin(), pages.end(),
                                [&](std::int32_t p) { return slot(layer, p).frame >= 0; }))
       return;
     try {
-      job_pages = pages;
+      job_pages.assign(pages.begin(), pages.end());
       if (!worker.joinable()) worker = std::thread([this] { work(); });
     } catch (const std::exception&) {
       return;  // without a thread, or the memory for it, nothing is read ahead
@@ -406,6 +414,11 @@ void Tier::Lease::mark_written(std::int32_t page) {
 void Tier::Lease::read_ahead(std::int64_t layer) {
   state_->tier->check(layer, {});
   if (layer != state_->layer) state_->tier->begin_ahead(layer, state_->pages);
+}
+
+void Tier::Lease::read_ahead(std::int64_t layer, std::span<const std::int32_t> pages) {
+  state_->tier->check(layer, pages);
+  if (layer != state_->layer) state_->tier->begin_ahead(layer, pages);
 }
 
 Tier::Lease Tier::lease(std::int64_t layer, std::span<const std::int32_t> pages) {

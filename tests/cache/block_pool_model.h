@@ -24,13 +24,14 @@ class BlockPoolModel {
   /// With a weak hash most keys collide.
   enum class Hash { kStrong, kWeak };
 
-  BlockPoolModel(std::int64_t blocks, Hash hash, std::uint64_t seed)
+  BlockPoolModel(std::int64_t blocks, Hash hash, std::uint64_t seed, std::uint64_t first_count = 0)
       : weak_(hash == Hash::kWeak),
         most_pinned_(blocks / 3),
-        pool_(spec(blocks, hash)),
+        pool_(spec(blocks, hash, first_count)),
         rng_(seed),
         state_(static_cast<std::size_t>(blocks)),
         content_(static_cast<std::size_t>(blocks), 0) {
+    for (State& s : state_) s.generation = first_count;
     for (const char* name : {"a", "b", "ab"}) roots_.push_back(pool_.open_root(name));
   }
 
@@ -68,8 +69,9 @@ class BlockPoolModel {
   static Hash128 weak_hash(const Hash128& /*parent*/, std::span<const std::int32_t> tokens) {
     return {static_cast<std::uint64_t>(tokens[0] + tokens[1]), 0};
   }
-  BlockPoolSpec spec(std::int64_t blocks, Hash hash) const {
+  BlockPoolSpec spec(std::int64_t blocks, Hash hash, std::uint64_t first_count) const {
     BlockPoolSpec out;
+    out.first_count = first_count;
     out.blocks = blocks;
     out.block_tokens = kTokens;
     out.most_pinned = blocks / 3;

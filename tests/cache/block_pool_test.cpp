@@ -168,6 +168,35 @@ TEST(BlockPool, I4_I5_random_operations_agree_with_a_shadow) {
   BlockPoolModel(3, BlockPoolModel::Hash::kStrong, 3).run(20'000);
 }
 
+TEST(BlockPool, K14_counters_pass_the_end_of_32_bits) {
+  constexpr std::uint64_t kEnd = std::uint64_t{1} << 32;
+  BlockPoolModel(4, BlockPoolModel::Hash::kStrong, 4, kEnd - 200).run(20'000);
+  BlockPoolSpec spec = spec_of(4);
+  spec.first_count = kEnd - 1;
+  BlockPool pool(spec);
+  const Block old = pool.allocate();
+  release(pool, old);
+  const Block now = pool.allocate();
+  EXPECT_EQ(now.index, old.index);
+  EXPECT_EQ(now.generation, kEnd);
+  EXPECT_THROW((void)pool.references(old), ArgumentError);
+}
+
+TEST(BlockPool, K14_names_that_come_and_go_take_their_places_again) {
+  BlockPool pool(spec_of(4));
+  const Block kept = pool.open_root("kept"), old = pool.open_root("0");
+  pool.close_root(old);
+  for (int i = 1; i < 1000; ++i) {
+    const Block root = pool.open_root(std::to_string(i));
+    EXPECT_EQ(root.index, old.index);
+    EXPECT_NE(root.generation, old.generation);
+    EXPECT_THROW((void)pool.match(old, Ids{1, 2}), ArgumentError) << "another's name";
+    pool.close_root(root);
+  }
+  EXPECT_THROW(pool.close_root(old), ArgumentError);
+  EXPECT_EQ(pool.open_root("kept"), kept);
+}
+
 TEST(BlockPool, K13_many_threads_leave_the_counts_whole) {
   BlockPool pool(spec_of(64));
   std::vector<std::thread> threads;

@@ -129,7 +129,7 @@ TEST(ContiguousCache, stores_f32_without_a_change_so_that_attention_gives_the_sa
   EXPECT_TRUE(same_bits(out, expected));
 }
 
-TEST(ContiguousCache, steps_of_any_size_and_threads_give_the_same_bits) {
+TEST(ContiguousCache, INF_06_steps_of_any_size_and_threads_give_the_same_bits) {
   std::vector<LayerSpec> layers = {layer_of(4, 2, 16, 32)};
   layers[0].attention.query_rounding = QueryRounding::kLikePages;
   for (const DType kv : kStored) {
@@ -260,7 +260,7 @@ TEST(ContiguousCache, reports_that_it_reads_all_that_it_holds) {
   EXPECT_EQ(report.mass, 1);
 }
 
-TEST(ContiguousCache, refuses_more_than_its_capacity_with_the_numbers_and_stays_as_it_was) {
+TEST(ContiguousCache, INF_01_K1_refuses_more_than_its_capacity_and_stays_as_it_was) {
   const std::vector<LayerSpec> layers = {layer_of(2, 1, 16, 16)};
   for (const DType kv : kStored) {
     Rng rng(10);
@@ -344,7 +344,7 @@ std::int64_t resident_bytes() {
   return resident * sysconf(_SC_PAGESIZE);
 }
 
-TEST(ContiguousCache, append_never_moves_what_is_there) {
+TEST(ContiguousCache, INF_01_append_never_moves_what_is_there) {
   const std::vector<LayerSpec> layers = some_layers();
   ContiguousCache cache(layers, 5'000, DType::kF16);
   std::vector<KvView> before;
@@ -393,7 +393,7 @@ std::int64_t committed(const void* begin, std::int64_t bytes) {
   return sum;
 }
 
-TEST(ContiguousCache, memory_is_committed_as_it_fills) {
+TEST(ContiguousCache, INF_01_memory_is_committed_as_it_fills) {
   // A million tokens of f32: 4 layers of 1 GiB.
   const LayerSpec layer = layer_of(4, 2, 64, 64);
   const std::vector<LayerSpec> layers(4, layer);

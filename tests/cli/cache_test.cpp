@@ -179,8 +179,9 @@ TEST_F(CacheCommand, a_saved_cache_is_listed_verified_and_removed) {
             static_cast<std::int64_t>(std::filesystem::file_size(caches() + "/doc")));
   EXPECT_FALSE(at(row, "pinned").as_bool());
   EXPECT_EQ(at(list, "foreign").as_int(), 1);
+  EXPECT_TRUE(at(list, "unreadable").as_array().empty());
   EXPECT_EQ(call({"cache", "verify", "doc"}).code, 0);
-  EXPECT_EQ(call({"cache", "verify"}).code, 3) << "the foreign file is no saved cache";
+  EXPECT_EQ(call({"cache", "verify", "foreign"}).code, 3) << "it is no saved cache";
   EXPECT_EQ(call({"cache", "rm", "foreign"}).code, 3);
   EXPECT_TRUE(std::filesystem::exists(caches() + "/foreign"));
   ASSERT_EQ(::chmod((caches() + "/doc").c_str(), 0400), 0);
@@ -190,6 +191,66 @@ TEST_F(CacheCommand, a_saved_cache_is_listed_verified_and_removed) {
   EXPECT_EQ(call({"cache", "rm", "doc"}).code, 0);
   EXPECT_FALSE(std::filesystem::exists(caches() + "/doc"));
   EXPECT_EQ(call({"cache", "rm", "doc"}).code, 5);
+}
+
+TEST_F(CacheCommand, D4_D13_all_caches_of_the_folder_are_verified_and_files_of_others_passed_over) {
+  ASSERT_EQ(call(run({"--file", document_, "--save-cache", "b"})).code, 0);
+  const std::string bytes = read_file(caches() + "/b");
+  std::string damaged = bytes;
+  damaged.back() = static_cast<char>(damaged.back() ^ 1);
+  std::ofstream(caches() + "/a", std::ios::binary) << damaged;
+  std::ofstream(caches() + "/c", std::ios::binary) << bytes.substr(0, bytes.size() / 2);
+  std::ofstream(caches() + "/d") << "QUIREKV\n";
+  std::ofstream(caches() + "/foreign") << "something else";
+  std::filesystem::create_directory(caches() + "/folder");
+  std::filesystem::create_symlink(caches() + "/absent", caches() + "/dangling");
+  ASSERT_EQ(::mkfifo((caches() + "/pipe").c_str(), 0600), 0);
+  const Ended ended = call({"cache", "verify"});
+  EXPECT_EQ(ended.code, 3);
+  EXPECT_THAT(ended.out, HasSubstr("/b: "));
+  EXPECT_THAT(ended.out, Not(HasSubstr("/a: ")));
+  EXPECT_THAT(ended.err, AllOf(HasSubstr("/a"), HasSubstr("/c"), HasSubstr("/d"),
+                               HasSubstr("1 other files"), Not(HasSubstr("pipe"))));
+  const Ended told = call({"cache", "verify", "--json"});
+  EXPECT_EQ(told.code, 3);
+  EXPECT_EQ(at(objects(told.out).back(), "verified").as_array().size(), 1u);
+  EXPECT_EQ(at(objects(told.out).back(), "failed").as_array().size(), 3u);
+  EXPECT_EQ(at(objects(told.out).back(), "foreign").as_int(), 1);
+  EXPECT_EQ(objects(told.err).size(), 3u);
+  // A list shows what a look at the beginning shows: that of `a` is whole.
+  const Json list = json({"cache", "list"});
+  EXPECT_EQ(at(list, "rows").as_array().size(), 2u);
+  EXPECT_EQ(at(list, "unreadable").as_array().size(), 2u);
+  EXPECT_EQ(at(list, "foreign").as_int(), 1);
+  EXPECT_THAT(call({"cache", "list"}).err, HasSubstr("quire cache verify"));
+  // What is left of a saved cache can be removed, and nothing else.
+  for (const char* name : {"a", "c", "d"}) EXPECT_EQ(call({"cache", "rm", name}).code, 0);
+  for (const char* name : {"foreign", "folder", "dangling", "pipe"})
+    EXPECT_NE(call({"cache", "rm", name}).code, 0) << name;
+  EXPECT_EQ(call({"cache", "verify"}).code, 0);
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(caches()), {}), 5);
+}
+
+TEST_F(CacheCommand, I7_INF_11_every_form_of_storage_is_saved_and_reopened_by_others) {
+  for (const char* kv : {"f32", "bf16", "f16", "i8", "i4", "i4h", "i8h"}) {
+    const std::string expected = ids({"--file", document_, "why", "--kv", kv});
+    EXPECT_EQ(ids({"--file", document_, "why", "--kv", kv, "--save-cache", "doc"}), expected) << kv;
+    EXPECT_EQ(ids({"why", "--load-cache", "doc", "--threads", "1"}), expected) << kv;
+    EXPECT_EQ(at(at(json({"cache", "list"}), "rows").as_array()[0], "kv").as_string(), kv);
+  }
+}
+
+TEST_F(CacheCommand, D1_D14_a_cache_that_has_no_room_is_not_saved_and_the_old_one_stays) {
+  ASSERT_EQ(call(run({"--file", document_, "--save-cache", "doc"})).code, 0);
+  const std::string old = read_file(caches() + "/doc");
+  std::vector<std::string> arguments =
+      run({"--file", document_, "--file", document_, "--save-cache", "doc"});
+  const Ended ended = quire(
+      arguments, {.environment = {{"XDG_CACHE_HOME", home_}}, .most_file_bytes = old.size() / 2});
+  EXPECT_EQ(ended.code, 5);
+  EXPECT_THAT(ended.err, HasSubstr("File too large"));
+  EXPECT_EQ(read_file(caches() + "/doc"), old);
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(caches()), {}), 1);
 }
 
 TEST_F(CacheCommand, D4_D9_a_damaged_or_foreign_cache_answers_nothing) {
@@ -274,6 +335,48 @@ TEST_F(CacheCommand, the_tiered_cache_has_a_budget_of_its_own_and_tells_what_it_
   }
 }
 
+TEST_F(CacheCommand, questions_have_the_same_answers_under_every_cache_as_when_asked_alone) {
+  const std::string file = scratch_file("questions", "why\nwho is it?\n\nwhen\n");
+  for (const std::vector<std::string>& kind : {std::vector<std::string>{"--cache", "tiered"},
+                                               {"--cache", "tiered", "--budget", "20"},
+                                               {"--cache", "merged", "--budget", "80%"},
+                                               {"--cache", "window", "--budget", "30"}}) {
+    std::vector<std::string> all{"--questions", file, "--file", document_, "--file", document_};
+    all.insert(all.end(), kind.begin(), kind.end());
+    all.emplace_back("--json");
+    const Ended ended = call(run(all));
+    ASSERT_EQ(ended.code, 0) << ended.err;
+    const std::vector<Json> lines = objects(ended.out);
+    ASSERT_EQ(lines.size(), 4u);
+    const std::vector<std::string> questions{"why", "who is it?", "when"};
+    for (std::size_t i = 0; i < 3; ++i) {
+      all = {"--file", document_, "--file", document_, questions[i]};
+      all.insert(all.end(), kind.begin(), kind.end());
+      EXPECT_EQ(at(lines[i], "ids").dump(), ids(all)) << kind[1] << " " << i;
+    }
+    EXPECT_EQ(at(at(lines[3], "cache"), "policy").as_string(), kind[1]);
+  }
+}
+
+TEST_F(CacheCommand, the_tiered_cache_answers_the_same_under_a_memory_limit) {
+  std::vector<std::string> all{"--file",  document_, "--file",   document_, "why",
+                               "--cache", "tiered",  "--budget", "20"};
+  const Json without = json(run(all));
+  EXPECT_EQ(at(without, "cache").find("tier"), nullptr);
+  const Ended least = [&] {
+    std::vector<std::string> small = all;
+    small.insert(small.end(), {"--cache-ram", "1"});
+    return call(run(small));
+  }();
+  const std::string word = "needs at least ";
+  ASSERT_NE(least.err.find(word), std::string::npos) << least.err;
+  const std::string bytes =
+      std::to_string(std::stoll(least.err.substr(least.err.find(word) + word.size())));
+  all.insert(all.end(), {"--cache-ram", bytes, "--cache-disk", scratch_folder() + "/tier"});
+  const Json limited = json(run(all));
+  EXPECT_EQ(at(limited, "ids").dump(), at(without, "ids").dump());
+}
+
 TEST_F(CacheCommand, a_policy_is_refused_what_it_cannot_do) {
   const auto refused = [&](const std::vector<std::string>& arguments, const std::string& word) {
     const Ended ended = call(run(arguments));
@@ -294,8 +397,11 @@ TEST_F(CacheCommand, a_policy_is_refused_what_it_cannot_do) {
   refused({"why", "--file", document_, "--cache", "paged", "--budget", "10%"},
           "--budget is a share");
   refused({"why", "--cache", "window", "--budget", "9"}, "there is no document");
-  refused({"--questions", file, "--file", document_, "--cache", "window", "--budget", "9"},
-          "--cache window is not made of pages");
+  refused({"why", "--file", document_, "--cache", "window", "--budget", "9", "--cache-ram", "1M"},
+          "--cache window has no slow tier");
+  refused({"why", "--file", document_, "--cache", "tiered", "--cache-ram", "10"}, "needs at least");
+  refused({"why", "--file", document_, "--cache", "tiered", "--cache-disk", "/tmp"},
+          "--cache-ram too");
   refused({"why", "--file", document_, "--cache", "window", "--budget", "9", "--save-cache", "x"},
           "--cache window is not made of pages");
 }

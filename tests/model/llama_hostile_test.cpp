@@ -183,7 +183,7 @@ TEST(LlamaHostile, norm_epsilon) {
   }
 }
 
-TEST(LlamaHostile, rope_scaling) {
+TEST(LlamaHostile, FLA_11_rope_scaling) {
   for (const std::string type : {"longrope", "su", "", "YARN", "dynamic"}) {
     LlamaGguf gguf;
     expect_refused(gguf.text("llama.rope.scaling.type", type), "llama.rope.scaling.type",

@@ -63,7 +63,7 @@ TEST(MergeAttention, FLA_08_PartsMakeTheWhole) {
   }
 }
 
-TEST(MergeAttention, AnEmptyPartChangesNoBitWhateverItHolds) {
+TEST(MergeAttention, K9_AnEmptyPartChangesNoBitWhateverItHolds) {
   const Queries queries({5}, 2, 16);
   const AttentionResult whole = part(PagedForm{}, queries, 0, 90);
   AttentionResult empty = part(PagedForm{}, queries, 0, 0);

@@ -57,7 +57,7 @@ TEST(RopeFrequencies, FactorsDivide) {
               ElementsAre(DoubleNear(1, 1e-15), DoubleNear(0.1 / 8, 1e-16)));
 }
 
-TEST(RopeFrequencies, LinearDivides) {
+TEST(RopeFrequencies, FLA_11_LinearDivides) {
   EXPECT_THAT(
       rope_frequencies({.rotary = 4, .theta = 100, .scaling = RopeScaling::kLinear, .factor = 4}),
       ElementsAre(DoubleNear(0.25, 1e-15), DoubleNear(0.025, 1e-16)));
@@ -66,7 +66,7 @@ TEST(RopeFrequencies, LinearDivides) {
 // R = 16, theta = 10⁴, original context 32. Pair 16·ln(32 / (32·2π)) / (2·ln 10⁴) = −1.6 turns 32
 // times, pair 16·ln(32 / 2π) / (2·ln 10⁴) = 1.41 turns once: whole pairs 0 to 2, so pair 1 is half
 // divided.
-TEST(RopeFrequencies, YarnBlendsBetweenWholePairs) {
+TEST(RopeFrequencies, FLA_11_YarnBlendsBetweenWholePairs) {
   const RopeSpec spec = {.rotary = 16,
                          .theta = 10000,
                          .scaling = RopeScaling::kYarn,
@@ -83,7 +83,7 @@ TEST(RopeFrequencies, YarnBlendsBetweenWholePairs) {
   EXPECT_EQ(yarn_attention_factor(0.5), 1);
 }
 
-TEST(RopeFrequencies, YarnWithoutTruncationBlendsInFractionsOfPairs) {
+TEST(RopeFrequencies, FLA_11_YarnWithoutTruncationBlendsInFractionsOfPairs) {
   const RopeSpec spec = {.rotary = 32,
                          .theta = 150000,
                          .scaling = RopeScaling::kYarn,
@@ -100,7 +100,7 @@ TEST(RopeFrequencies, YarnWithoutTruncationBlendsInFractionsOfPairs) {
   }
 }
 
-TEST(RopeFrequencies, YarnWithAnEmptyBlendIsAStep) {
+TEST(RopeFrequencies, FLA_11_YarnWithAnEmptyBlendIsAStep) {
   // Both ends fall on pair 2: turning 1 time within 2π·100, theta = 10⁴ of R = 8 is exactly pair 2.
   const RopeSpec spec = {.rotary = 8,
                          .theta = 10000,
@@ -115,7 +115,7 @@ TEST(RopeFrequencies, YarnWithAnEmptyBlendIsAStep) {
   EXPECT_NEAR(f[3], 0.0005, 1e-12);
 }
 
-TEST(RopeFrequencies, Llama3DividesLongWavelengths) {
+TEST(RopeFrequencies, FLA_11_Llama3DividesLongWavelengths) {
   const RopeSpec spec = {.rotary = 16,
                          .theta = 5e5,
                          .scaling = RopeScaling::kLlama3,

@@ -296,7 +296,7 @@ TEST(GroupMean, KVM_09_AMergeOfMergesIsOneMerge) {
   expect_same_groups(second, once, 2e-6);
 }
 
-TEST(GroupMean, AGroupWithoutWeightIsThePlainMean) {
+TEST(GroupMean, K9_AGroupWithoutWeightIsThePlainMean) {
   const Tensor k = floats({1, 3, 8}, {1, 3, 1});
   const SequenceView view(k);
   const MergedKeys merged = group_mean(view.kv(), 0, index_of({0, 0, 1}, {1, 3}), 2,
@@ -409,7 +409,7 @@ TEST(GroupMean, ThreadsAndPagesChangeNoBit) {
   set_threads(2);
 }
 
-TEST(GroupMean, Errors) {
+TEST(GroupMean, K9_Errors) {
   const Tensor k = random_tensor({1, 4, 6}, 1, DType::kF32);
   const SequenceView view(k);
   const Tensor group = index_of({0, 1, 0, 2}, {1, 4});
@@ -425,6 +425,11 @@ TEST(GroupMean, Errors) {
   const Tensor fine = index_of({0, 1, 0, 1}, {1, 4});
   EXPECT_TRUE(has(message(fine, {floats({1, -1, 1, 1}, {1, 4}), std::nullopt, std::nullopt}, {}),
                   "weight_GS has -1 at 1"));
+  const auto nan = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_TRUE(has(message(fine, {floats({1, 1, nan, 1}, {1, 4}), std::nullopt, std::nullopt}, {}),
+                  "weight_GS has nan at 2"));
+  EXPECT_TRUE(has(message(fine, {std::nullopt, floats({1, 1, 1, nan}, {1, 4}), std::nullopt}, {}),
+                  "count_GS has nan at 3"));
   GroupMeanSpec cosine;
   cosine.weights = GroupWeights::kCosine;
   EXPECT_TRUE(has(message(fine, {}, cosine), "numbers.cosine_GS"));
@@ -433,6 +438,23 @@ TEST(GroupMean, Errors) {
   const MergedKeys merged = group_mean(view.kv(), 0, fine, 2),
                    other = group_mean(view.kv(), 0, fine, 3);
   EXPECT_TRUE(has(message_of([&] { combine_groups(merged, other); }), "M is 2 and 3"));
+  const SequenceView narrow(random_tensor({1, 4, 5}, 1, DType::kF32));
+  EXPECT_TRUE(
+      has(message_of([&] { combine_groups(merged, group_mean(narrow.kv(), 0, fine, 2)); }), "K"));
+}
+
+TEST(GroupMean, K9_WhatIsEmptyChangesNothing) {
+  const Tensor k = random_tensor({1, 4, 6}, 1, DType::kF32);
+  const SequenceView view(k);
+  const MergedKeys merged = group_mean(view.kv(), 0, index_of({0, 1, 0, 1}, {1, 4}), 2),
+                   empty = group_mean(view.kv(), 0, index_of({-1, -1, -1, -1}, {1, 4}), 2);
+  for (const MergedKeys& both : {combine_groups(merged, empty), combine_groups(empty, merged)}) {
+    EXPECT_TRUE(same_bits(both.k_GMK, merged.k_GMK));
+    EXPECT_TRUE(same_bits(both.v_GMU, merged.v_GMU));
+    EXPECT_TRUE(same_bits(both.weight_GM, merged.weight_GM));
+    EXPECT_TRUE(same_bits(both.count_GM, merged.count_GM));
+    EXPECT_TRUE(same_bits(both.bias_GM, merged.bias_GM));
+  }
 }
 
 }  // namespace

@@ -172,7 +172,7 @@ TEST(Sample, MinusInfinityIsNeverDrawn) {
   }
 }
 
-TEST(Sample, IsTheNaiveOneDrawForDraw) {
+TEST(Sample, INF_09_IsTheNaiveOneDrawForDraw) {
   const SampleSpec specs[] = {
       {.temperature = 1},
       {.temperature = 0.7, .top_k = 40},
