@@ -209,22 +209,40 @@ void join_pairs(const Work& work, const Runs& runs, float* v) {
   }
 }
 
+/// The same of floats.
+template <class Load>
+void widen_runs(const Work& work, const Runs& runs, float* v) {
+  const std::int64_t row_bytes = work.kv.v_strides.slot * Load::kBytes;
+  for (int p = 0; p < 4; ++p) {
+    for (std::int64_t i = 0; i < work.K; ++i)
+      store(work.k + i * kTileKeys + 16 * p, Load::at(runs.k[p] + 16 * i * Load::kBytes));
+    for (std::int64_t j = 0; j < 16; ++j)
+      for (std::int64_t u = 0; u < work.kv.U; u += 16)
+        store(v + value_offset(16 * p + j, u, kTileKeys),
+              Load::at(runs.v[p] + j * row_bytes + u * Load::kBytes));
+  }
+}
+
 template <class Form>
 void make_tile(const Work& work, std::int64_t slot, float* v) {
   const KvView& kv = work.kv;
   const std::int64_t g = work.a.g;
   Tile tile{};
   tile.end = kTileKeys;
+  Runs runs;
+  const std::int64_t vector = 16 * Form::kTogether;
+  const bool in_runs = kv.k_layout == KLayout::kBlocks && !is_grouped(kv.dtype) &&
+                       kv.K % Form::kTogether == 0 && kv.U % vector == 0 &&
+                       find_runs(kv, 0, g, slot, kTileKeys, runs);
   if constexpr (Form::kTogether == 2) {
-    Runs runs;
-    if (kv.k_layout == KLayout::kBlocks && kv.K % 2 == 0 && kv.U % 32 == 0 &&
-        find_runs(kv, 0, g, slot, kTileKeys, runs))
-      return join_pairs(work, runs, v);
+    if (in_runs) return join_pairs(work, runs, v);
     TileRows rows;
     find_rows<LoadBF16>(kv, 0, g, slot, tile, rows);
     gather_key_pairs(kv, slot, tile, rows, work.k);
     gather_value_pairs(kv, tile, rows, v);
   } else {
+    if (in_runs)
+      return with_load(kv.dtype, [&](auto load) { widen_runs<decltype(load)>(work, runs, v); });
     with_stored(kv.dtype, [&](auto load) {
       gather<decltype(load)>(kv, 0, g, slot, tile, {work.k, v, nullptr, nullptr, nullptr},
                              work.width);

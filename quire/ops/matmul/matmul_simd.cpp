@@ -201,7 +201,8 @@ void integer_panel(const MatmulPiece& a, const std::byte* bytes, std::int64_t pa
                    const std::byte* next, std::int64_t next_bytes) {
   const std::int64_t rows = a.input.N * a.input.terms, groups = a.input.D / 32;
   // Each eight rows ask for a part of it, in whole lines.
-  const std::int64_t step = next_bytes / groups / ((rows + 7) / 8) / 64 * 64 + 64;
+  const std::int64_t step =
+      next_bytes == 0 ? 0 : next_bytes / groups / ((rows + 7) / 8) / 64 * 64 + 64;
   std::int64_t row = 0;
   const auto ahead = [&] {
     const std::int64_t at = row / 8 * step * groups;
