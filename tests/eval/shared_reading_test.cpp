@@ -45,6 +45,8 @@ class Shared : public testing::Test {
       test::policy(*model, "h2o", 40),
       test::policy(*model, "snapkv", 70),
       test::policy(*model, "expected_attention", 30),
+      test::policy(*model, "merged", 80),
+      test::policy(*model, "asymkv", 75),
   };
 };
 
