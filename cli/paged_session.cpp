@@ -9,6 +9,7 @@
 #include "cli/policy_session.h"
 #include "cli/session_setup.h"
 #include "quire/base/error.h"
+#include "quire/cache/tiered.h"
 #include "quire/model/identity.h"
 
 namespace quire::cli {
@@ -62,11 +63,12 @@ void add_cache_choice(Options& options, CacheChoice& choice) {
 }
 
 bool is_paged(const CacheChoice& choice, bool forks) {
-  return choice.kind == "paged" || choice.save || choice.load || choice.memory.ram || forks;
+  return !is_policy(choice) &&
+         (choice.kind == "paged" || choice.save || choice.load || choice.memory.ram || forks);
 }
 
 void check(const CacheChoice& choice, bool forks) {
-  if (is_policy(choice)) return check_policy(choice, forks);
+  if (is_policy(choice)) return check_policy(choice);
   QUIRE_CHECK(!choice.budget_form, "--budget ", choice.budget_form.value_or(""),
               ": only --cache tiered has such a budget");
   QUIRE_CHECK(!choice.budget_share,
@@ -83,6 +85,9 @@ void check(const CacheChoice& choice, bool forks) {
 
 void check_memory(const CacheChoice& choice, const cache::SavedCache* saved,
                   const model::ModelFile& file, DType kv, std::int64_t budget_tokens) {
+  if (is_policy(choice))
+    return cache::TieredCache::check_memory(file.cache_layers(), budget_tokens, kv,
+                                            memory_limit(choice.memory));
   cache::PagedSpec spec;
   spec.layers = file.cache_layers();
   spec.kv = kv;
@@ -158,6 +163,20 @@ double save(const CacheChoice& choice, generate::Session& session, const model::
   return watch.seconds();
 }
 
+Json tier_json(const cache::TierCounts& counts, std::int64_t ram_limit) {
+  Json moved;
+  moved["ram_limit"] = ram_limit;
+  moved["method"] = counts.method;
+  moved["bytes_read"] = counts.bytes_read;
+  moved["bytes_written"] = counts.bytes_written;
+  moved["hits"] = counts.hits;
+  moved["read_ahead"] = counts.ahead;
+  moved["waits"] = counts.waits;
+  moved["lost"] = counts.lost;
+  moved["failed_writes"] = counts.failed_writes;
+  return moved;
+}
+
 Json paged_json(const cache::PagedPool& pool, std::int64_t tokens) {
   const cache::BlockCounts counts = pool.counts();
   Json out;
@@ -172,17 +191,7 @@ Json paged_json(const cache::PagedPool& pool, std::int64_t tokens) {
   out["ram_bytes"] = pool.ram_bytes();
   out["disk_bytes"] = pool.disk_bytes();
   if (const auto tier = pool.tier_counts()) {
-    Json moved;
-    moved["ram_limit"] = pool.spec().memory.ram_bytes;
-    moved["method"] = tier->method;
-    moved["bytes_read"] = tier->bytes_read;
-    moved["bytes_written"] = tier->bytes_written;
-    moved["hits"] = tier->hits;
-    moved["read_ahead"] = tier->ahead;
-    moved["waits"] = tier->waits;
-    moved["lost"] = tier->lost;
-    moved["failed_writes"] = tier->failed_writes;
-    out["tier"] = std::move(moved);
+    out["tier"] = tier_json(*tier, pool.spec().memory.ram_bytes);
   }
   return out;
 }

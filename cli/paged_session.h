@@ -42,7 +42,8 @@ void add_cache_choice(Options& options, CacheChoice& choice);
 void check(const CacheChoice& choice, bool forks);
 bool is_paged(const CacheChoice& choice, bool forks);
 
-/// Refuses a memory limit that a cache of `budget_tokens` cannot have, before anything is loaded.
+/// Refuses a memory limit that a cache of `budget_tokens` cannot have (of `--cache tiered`: of so
+/// many tokens), before anything is loaded.
 void check_memory(const CacheChoice& choice, const cache::SavedCache* saved,
                   const model::ModelFile& file, DType kv, std::int64_t budget_tokens);
 
@@ -72,6 +73,8 @@ bool read_up_to(generate::Session& session, std::span<const std::int32_t> ids, c
 /// Saves the session as --save-cache asks; nothing without it. Returns the seconds it took.
 double save(const CacheChoice& choice, generate::Session& session, const model::Model& model);
 
+/// What a tier moved, for --json.
+Json tier_json(const cache::TierCounts& counts, std::int64_t ram_limit);
 /// The figures of a paged cache for --json: policy, type, tokens, pages, page_tokens …, and under a
 /// memory limit those of its tiers.
 Json paged_json(const cache::PagedPool& pool, std::int64_t tokens);

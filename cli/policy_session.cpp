@@ -21,6 +21,7 @@ cache::TieredSpec tiered_spec(const CacheChoice& choice) {
   cache::TieredSpec spec;
   if (choice.budget || choice.budget_share) spec.budget = search_budget(budget_of(choice));
   if (choice.budget_form) spec.budget = *parse_search_budget("--budget", *choice.budget_form);
+  spec.memory = memory_limit(choice.memory);
   return spec;
 }
 
@@ -39,11 +40,11 @@ bool is_policy(const CacheChoice& choice) {
   return !choice.kind.empty() && choice.kind != "full" && choice.kind != "paged";
 }
 
-void check_policy(const CacheChoice& choice, bool forks) {
-  QUIRE_CHECK(!forks && !choice.save && !choice.load && !choice.memory.ram && !choice.memory.disk,
-              "--cache ", choice.kind,
-              " is not made of pages; leave it out with --questions, --cache-ram, --cache-disk, "
-              "--save-cache and --load-cache");
+void check_policy(const CacheChoice& choice) {
+  QUIRE_CHECK(!choice.save && !choice.load, "--cache ", choice.kind,
+              " is not made of pages; leave it out with --save-cache and --load-cache");
+  QUIRE_CHECK(choice.kind == kTiered || (!choice.memory.ram && !choice.memory.disk), "--cache ",
+              choice.kind, " has no slow tier; leave --cache-ram and --cache-disk out");
   if (choice.kind == kTiered) return static_cast<void>(tiered_spec(choice));
   QUIRE_CHECK(!choice.budget_form, "--budget ", choice.budget_form.value_or(""),
               ": only --cache tiered has such a budget");
@@ -59,11 +60,13 @@ void check_policy(const CacheChoice& choice, bool forks) {
 
 generate::Session make_policy_session(const model::Model& model,
                                       std::shared_ptr<const text::Tokenizer> tokenizer,
-                                      const CacheChoice& choice, DType kv, std::int64_t context) {
+                                      const CacheChoice& choice, DType kv, std::int64_t context,
+                                      std::int64_t tokens) {
   if (choice.kind == kTiered) {
+    const cache::TieredSpec spec = tiered_spec(choice);
+    if (spec.memory.ram_bytes > 0) context = tokens;
     return {model, std::move(tokenizer),
-            std::make_unique<cache::TieredCache>(model.paged_spec(kv).layers, tiered_spec(choice),
-                                                 context, kv),
+            std::make_unique<cache::TieredCache>(model.paged_spec(kv).layers, spec, context, kv),
             model.file().stop_ids()};
   }
   return {model, std::move(tokenizer),

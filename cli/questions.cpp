@@ -75,14 +75,18 @@ Written write_answers(generate::Session& document, const Prompts& prompts, std::
     asked.emplace_back(ids.begin() + common, ids.end());
     written.asked += static_cast<std::int64_t>(asked.back().size());
   }
-  const auto pool = dynamic_cast<cache::PagedCache&>(document.cache()).pool();
+  const auto* paged = dynamic_cast<const cache::PagedCache*>(&document.cache());
+  const auto cache_bytes = [&] {
+    return paged != nullptr ? paged->pool()->counts().held * paged->pool()->page_bytes()
+                            : document.cache().bytes();
+  };
   Printer printer(prompts.questions);
   std::vector<std::string> lines(asked.size());  // of --json, until their turn
   std::size_t next_line = 0;
   generate::AnswerEvents events;
   events.text = [&](std::size_t question, std::string_view text) {
     if (!json) printer.text(question, text);
-    written.cache_bytes = std::max(written.cache_bytes, pool->counts().held * pool->page_bytes());
+    written.cache_bytes = std::max(written.cache_bytes, cache_bytes());
     return stop_signal() == 0;
   };
   events.finished = [&](std::size_t question, const generate::GenerateResult& result) {

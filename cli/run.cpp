@@ -158,10 +158,10 @@ void write_answer(const Work& w, generate::Session& session, Report& report) {
   if (line_open) print("\n");
 }
 
-/// The same under a policy, whose budget applies to every token after the last document.
-void answer_under_policy(const Work& w, std::span<const std::int32_t> ids, Report& report) {
-  generate::Session session =
-      make_policy_session(w.model, w.prompts.tokenizer, w.a.cache, report.kv, w.context);
+/// Reads under a policy, whose budget applies to every token after the last document. False when a
+/// signal stopped it.
+bool read_under_policy(const Work& w, generate::Session& session, std::span<const std::int32_t> ids,
+                       Report& report) {
   const auto document = static_cast<std::size_t>(w.prompts.document_tokens);
   const Stopwatch reading;
   bool finished = read_with_progress(session, ids.first(document), w.a.common);
@@ -171,7 +171,13 @@ void answer_under_policy(const Work& w, std::span<const std::int32_t> ids, Repor
   }
   report.times.read = reading.seconds();
   report.read_tokens = static_cast<std::int64_t>(session.ids().size());
-  if (finished) write_answer(w, session, report);
+  return finished;
+}
+
+void answer_under_policy(const Work& w, std::span<const std::int32_t> ids, Report& report) {
+  generate::Session session = make_policy_session(w.model, w.prompts.tokenizer, w.a.cache,
+                                                  report.kv, w.context, w.budget_tokens);
+  if (read_under_policy(w, session, ids, report)) write_answer(w, session, report);
   report.cache_bytes = session.cache().bytes();
   report.cache = policy_json(session, w.a.cache.kind, report.kv);
 }
@@ -208,44 +214,61 @@ Report answer(const Work& w) {
   return report;
 }
 
+void write_all_answers(const Work& w, generate::Session& session, std::int64_t common,
+                       Report& report) {
+  const generate::GenerateSpec spec = generate_spec(w.a.sampling, w.model.file());
+  const Stopwatch writing;
+  const Written written = write_answers(session, w.prompts, common, spec, w.a.common.json);
+  report.times.write = writing.seconds();
+  report.generated = written.generated;
+  report.prompt_tokens += written.asked;
+  report.cache_bytes = written.cache_bytes;
+}
+
 /// Reads what the questions have in common, then writes all answers.
 Report answer_questions(const Work& w) {
   Report report;
   report.kv = w.saved != nullptr ? w.saved->info().kv : kv_type(w.a.common);
   report.weight_bytes = w.model.weight_bytes();
+  if (is_policy(w.a.cache)) {
+    generate::Session session = make_policy_session(w.model, w.prompts.tokenizer, w.a.cache,
+                                                    report.kv, w.context, w.budget_tokens);
+    report.prompt_tokens = std::max(common_tokens(w.prompts), w.prompts.document_tokens);
+    const auto shared = std::span<const std::int32_t>(w.prompts.ids.front())
+                            .first(static_cast<std::size_t>(report.prompt_tokens));
+    if (read_under_policy(w, session, shared, report))
+      write_all_answers(w, session, report.prompt_tokens, report);
+    report.cache = policy_json(session, w.a.cache.kind, report.kv);
+    return report;
+  }
   PagedSession paged = make_paged_session(w.model, w.prompts.tokenizer, w.a.cache, w.saved,
                                           report.kv, w.context, w.budget_tokens);
   report.times.reopen = paged.reopened;
   const std::int64_t common = common_tokens(w.prompts);
   report.prompt_tokens = common;
   const std::span<const std::int32_t> first = w.prompts.ids.front();
-  if (read_document(w, paged, first.first(static_cast<std::size_t>(common)), report)) {
-    const generate::GenerateSpec spec = generate_spec(w.a.sampling, w.model.file());
-    const Stopwatch writing;
-    const Written written = write_answers(paged.session, w.prompts, common, spec, w.a.common.json);
-    report.times.write = writing.seconds();
-    report.generated = written.generated;
-    report.prompt_tokens += written.asked;
-    report.cache_bytes = written.cache_bytes;
-  }
+  if (read_document(w, paged, first.first(static_cast<std::size_t>(common)), report))
+    write_all_answers(w, paged.session, common, report);
   report.cache = paged_json(*paged.pool, paged.session.cache().length());
   return report;
 }
 
-/// Tokens that the cache comes to hold at most: of one answer, or of all that are written at once.
+/// Tokens that the cache comes to hold at most: of one answer, or of all that are written at once
+/// (policies answer one after another).
 std::int64_t tokens_needed(const RunArguments& a, const Prompts& prompts, std::int64_t context) {
   const std::int64_t page = cache::PagedSpec{}.page_tokens;
   const std::int64_t common = prompts.questions.empty() ? 0 : common_tokens(prompts);
-  std::int64_t sum = (common + page - 1) / page * page;
+  std::int64_t sum = (common + page - 1) / page * page, most = 0;
   for (const std::vector<std::int32_t>& ids : prompts.ids) {
     const auto count = static_cast<std::int64_t>(ids.size());
     check_prompt(count, context);
     const std::int64_t room = context - count;
     const std::int64_t all = count + std::min(a.sampling.max_tokens.value_or(room), room);
     if (prompts.questions.empty()) return all;
+    most = std::max(most, all);
     sum += (all + page - 1) / page * page - common / page * page;
   }
-  return sum;
+  return is_policy(a.cache) ? most : sum;
 }
 
 /// What fits into memory of what would be needed; some questions then wait for others.
@@ -253,7 +276,8 @@ std::int64_t budget_that_fits(const RunArguments& a, const model::ModelFile& fil
                               std::int64_t needed) {
   const std::int64_t ram = a.cache.memory.ram.value_or(0);
   const model::MemoryPlan plan = limited_plan(file, needed, kv, ram);
-  if (ram == 0 && a.sources.questions && plan.available > 0 && plan.total > plan.available) {
+  if (ram == 0 && a.sources.questions && !is_policy(a.cache) && plan.available > 0 &&
+      plan.total > plan.available) {
     const std::int64_t left = plan.available - plan.weights - plan.work;
     if (left > plan.cache_per_token) return left / plan.cache_per_token;
   }

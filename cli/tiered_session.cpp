@@ -2,6 +2,7 @@
 
 #include "cli/common.h"
 #include "cli/number.h"
+#include "cli/paged_session.h"
 #include "quire/base/error.h"
 
 namespace quire::cli {
@@ -52,6 +53,8 @@ Json tiered_json(const cache::TieredCache& cache, DType kv) {
   out["bytes_read"] = report.bytes_read;
   out["bytes_read_index"] = figures.bytes_index;
   out["bytes_stored"] = report.bytes_stored;
+  if (const auto counts = cache.tier_counts())
+    out["tier"] = tier_json(*counts, cache.spec().memory.ram_bytes);
   return out;
 }
 

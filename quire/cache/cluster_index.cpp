@@ -177,10 +177,15 @@ void ClusterIndex::add_supers(const Found& found) {
   supers_.write(k_NGK, v_NGU, pages_);
 }
 
+std::int64_t ClusterIndex::first_behind(std::int64_t end) const {
+  for (const Stretch& stretch : stretches_)
+    if (stretch.end > end) return stretch.begin;
+  return this->end();
+}
+
 std::int64_t ClusterIndex::drop_behind(std::int64_t end) {
-  std::int64_t from = this->end();
+  const std::int64_t from = first_behind(end);
   while (!stretches_.empty() && stretches_.back().end > end) {
-    from = stretches_.back().begin;
     pages_ = stretches_.back().first_page;
     stretches_.pop_back();
   }

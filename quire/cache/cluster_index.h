@@ -29,6 +29,8 @@ class ClusterIndex {
   /// Drops the stretches that end behind `end`. Returns where the first of them began; end() if
   /// there is none.
   std::int64_t drop_behind(std::int64_t end);
+  /// What that would return.
+  std::int64_t first_behind(std::int64_t end) const;
 
   std::int64_t pages() const { return pages_; }
   /// Stretches of tokens: where the last one ends; −1: none.
@@ -52,6 +54,10 @@ class ClusterIndex {
     const auto at = static_cast<std::size_t>(m);
     return std::span(member_[static_cast<std::size_t>(g)])
         .subspan(start[at], start[at + 1] - start[at]);
+  }
+  /// Those of all clusters, one after another; stretch after stretch.
+  std::span<const std::int32_t> all_members(std::int64_t g) const {
+    return member_[static_cast<std::size_t>(g)];
   }
   /// Clusters of a head that have members.
   std::int64_t clusters_of(std::int64_t g) const { return filled_[static_cast<std::size_t>(g)]; }

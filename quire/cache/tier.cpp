@@ -325,13 +325,13 @@ struct Tier::Impl {
     }
   }
 
-  void begin_ahead(std::int64_t layer, const std::vector<std::int32_t>& pages) {
+  void begin_ahead(std::int64_t layer, std::span<const std::int32_t> pages) {
     const Lock lock(state);
     if (is_busy || std::all_of(pages.begin(), pages.end(),
                                [&](std::int32_t p) { return slot(layer, p).frame >= 0; }))
       return;
     try {
-      job_pages = pages;
+      job_pages.assign(pages.begin(), pages.end());
       if (!worker.joinable()) worker = std::thread([this] { work(); });
     } catch (const std::exception&) {
       return;  // without a thread, or the memory for it, nothing is read ahead
@@ -406,6 +406,11 @@ void Tier::Lease::mark_written(std::int32_t page) {
 void Tier::Lease::read_ahead(std::int64_t layer) {
   state_->tier->check(layer, {});
   if (layer != state_->layer) state_->tier->begin_ahead(layer, state_->pages);
+}
+
+void Tier::Lease::read_ahead(std::int64_t layer, std::span<const std::int32_t> pages) {
+  state_->tier->check(layer, pages);
+  if (layer != state_->layer) state_->tier->begin_ahead(layer, pages);
 }
 
 Tier::Lease Tier::lease(std::int64_t layer, std::span<const std::int32_t> pages) {

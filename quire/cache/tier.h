@@ -73,8 +73,9 @@ class Tier {
     std::int32_t frame(std::int32_t page) const;
     /// The page's frame is about to be written: what the file has of it is old.
     void mark_written(std::int32_t page);
-    /// Begins to read the same pages of another layer.
+    /// Begins to read the same pages of another layer; or those of it.
     void read_ahead(std::int64_t layer);
+    void read_ahead(std::int64_t layer, std::span<const std::int32_t> pages);
 
    private:
     friend class Tier;

@@ -60,6 +60,8 @@ TieredCache::TieredCache(std::vector<LayerSpec> layers, const TieredSpec& spec,
   impl_->spec = spec;
   impl_->capacity = capacity;
   impl_->kv = kv;
+  if (TieredPages::needs_tier(layers, capacity, kv, spec.memory))
+    impl_->disk = std::make_unique<TieredPages>(layers, capacity, kv, spec.memory);
   for (const LayerSpec& s : layers) {
     QUIRE_CHECK(s.H > 0 && s.G > 0 && s.K > 0 && s.U > 0 && s.H % s.G == 0,
                 "a cache layer has H = ", s.H, ", G = ", s.G, ", K = ", s.K, ", U = ", s.U);
@@ -71,6 +73,16 @@ TieredCache::TieredCache(std::vector<LayerSpec> layers, const TieredSpec& spec,
 }
 
 TieredCache::~TieredCache() = default;
+
+void TieredCache::check_memory(const std::vector<LayerSpec>& layers, std::int64_t capacity,
+                               DType kv, const MemoryLimit& memory) {
+  static_cast<void>(TieredPages::needs_tier(layers, capacity, kv, memory));
+}
+
+std::optional<TierCounts> TieredCache::tier_counts() const {
+  if (impl_->disk == nullptr) return std::nullopt;
+  return impl_->disk->counts();
+}
 
 std::int64_t TieredCache::length() const { return impl_->length; }
 std::int64_t TieredCache::capacity() const { return impl_->capacity; }
@@ -85,7 +97,7 @@ void TieredCache::append(std::int64_t layer, const Tensor& k_NGK, const Tensor& 
   TieredLayer& to = impl_->at(layer);
   const std::int64_t N = k_NGK.size(0);
   check_room(impl_->length, N, impl_->capacity);
-  to.rows.write(k_NGK, v_NGU, impl_->length);
+  impl_->write(to, k_NGK, v_NGU);
   to.length = impl_->length + N;
 }
 
@@ -103,11 +115,23 @@ void TieredCache::truncate(std::int64_t length) {
   for (TieredLayer& layer : impl.layers) {
     // Stretches of tokens that would be recent had they never gone on; those of build() stay.
     if (layer.index)
-      layer.rows.move_back(std::max<std::int64_t>(
-          0, layer.index->drop_behind(std::max<std::int64_t>(length - impl.spec.recent, 0))));
+      impl.drop_behind(layer, std::max<std::int64_t>(length - impl.spec.recent, 0), length == 0);
     layer.length = length;
   }
   impl.length = length;
+  if (impl.disk) impl.disk->forget_from(length);
+}
+
+bool TieredCache::recover() {
+  Impl& impl = *impl_;
+  if (impl.disk == nullptr) return false;
+  // Where an index was begun, a page is no stretch of the text any more.
+  for (const TieredLayer& layer : impl.layers)
+    if (layer.indexed() >= 0) return false;
+  const std::optional<std::int64_t> lost = impl.disk->take_lost();
+  if (!lost) return false;
+  truncate(std::min(impl.length, *lost));
+  return true;
 }
 
 void TieredCache::Impl::check_between_steps() const {
@@ -117,11 +141,7 @@ void TieredCache::Impl::check_between_steps() const {
 }
 
 void TieredCache::Impl::index_up_to(TieredLayer& layer, std::int64_t end) {
-  const std::int64_t begin = layer.indexed() < 0 ? spec.sinks : layer.indexed(), n = end - begin;
-  KvView tokens = layer.rows.stretch(begin, n);
-  tokens.length_BG = &n;
-  layer.index->add(tokens, begin, n);
-  if (offloaded) layer.rows.move_out(begin, end);
+  index_stretch(layer, layer.indexed() < 0 ? spec.sinks : layer.indexed(), end);
 }
 
 void TieredCache::Impl::follow(TieredLayer& layer, std::int64_t end) {
@@ -143,12 +163,14 @@ void TieredCache::build() {
     if (end - begin >= impl.spec.staging) impl.index_up_to(layer, end);
   }
   impl.built = impl.length;
+  impl.offloaded = impl.offloaded || impl.disk;
   impl.attended = false;
 }
 
 void TieredCache::offload() {
   impl_->check_between_steps();
   impl_->offloaded = true;
+  if (impl_->disk) return;
   for (TieredLayer& layer : impl_->layers) {
     const std::int64_t end = layer.indexed();
     if (end > layer.rows.out_end()) layer.rows.move_out(impl_->spec.sinks, end);
@@ -158,6 +180,7 @@ void TieredCache::offload() {
 void TieredCache::reload() {
   impl_->check_between_steps();
   impl_->offloaded = false;
+  if (impl_->disk) return;
   for (TieredLayer& layer : impl_->layers) layer.rows.move_back(0);
 }
 
@@ -191,8 +214,9 @@ TieredFigures TieredCache::figures() const {
     out.bytes_hot += layer.bytes_hot;
     out.bytes_slow += layer.bytes_slow;
     out.bytes_index += layer.bytes_index;
-    out.bytes_offloaded +=
-        (layer.rows.out_end() - layer.rows.out_begin()) * layer.rows.bytes_per_token();
+    const std::int64_t moved = impl_->disk ? std::max<std::int64_t>(layer.indexed(), 0)
+                                           : layer.rows.out_end() - layer.rows.out_begin();
+    out.bytes_offloaded += moved * layer.rows.bytes_per_token();
     out.mass_exact += layer.mass_exact / L;
     out.mass_estimated += layer.mass_estimated / L;
   }

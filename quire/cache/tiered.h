@@ -2,10 +2,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "quire/base/dtype.h"
 #include "quire/cache/kv_cache.h"
+#include "quire/cache/tier.h"
 #include "quire/ops/search/cluster_keys.h"
 
 namespace quire::cache {
@@ -38,6 +40,9 @@ struct TieredSpec {
   /// (16 clusters each) this many are opened for a kv head, or more where the budget asks for it.
   std::int64_t two_levels_from = 32768;
   std::int64_t opened = 64;
+  /// With a limit, what memory has no room for lies in a file, clusters in one piece. Not a bit
+  /// depends on it.
+  MemoryLimit memory = {};
 };
 
 /// Where the tokens of a layer are; they add up to the length.
@@ -85,7 +90,12 @@ struct SearchResult {
 /// merged by their log-sum-exp; nothing is left out silently. Tokens that follow are recent, then
 /// in staging; when that is full it is clustered, too. Which tokens are in which zone depends on
 /// the length alone. offload() moves the context to an arena of its own (memory that a step
-/// touches only where it attends exactly); the index stays.
+/// touches only where it attends exactly); the index stays. Under a memory limit all tokens are in
+/// pages that a file takes and gives back: a step reads those with selected tokens, and while one
+/// layer is computed those that the next one needed last time. append(), attend(), build() and
+/// truncate() then also throw IoError, when a page cannot be read back as it was written, or
+/// written at all; nothing else is ever read in its place. While a document is read, recover()
+/// leaves what is still whole; from build() on it cannot.
 ///
 /// Layers with a sliding window, ALiBi or a mask are left whole. A budget that covers the context
 /// gives the bits of a ContiguousCache.
@@ -100,10 +110,15 @@ struct SearchResult {
 /// Source    RetroInfer 2025 (zones, segmented clustering); Multipole 2025 (estimate of all).
 class TieredCache : public KvCache {
  public:
-  /// kv: f32, bf16, f16 or i8. Throws ArgumentError (sizes, dtype, spec), OutOfMemory.
+  /// kv: f32, bf16, f16 or i8. Throws ArgumentError (sizes, dtype, spec, a memory limit as
+  /// check_memory does), OutOfMemory; IoError where there can be no file.
   TieredCache(std::vector<LayerSpec> layers, const TieredSpec& spec, std::int64_t capacity,
               DType kv);
   ~TieredCache() override;
+  /// Throws ArgumentError for a memory limit below two layers of all tokens, naming it in bytes;
+  /// for a file that its bound does not hold; for layers that differ in size.
+  static void check_memory(const std::vector<LayerSpec>& layers, std::int64_t capacity, DType kv,
+                           const MemoryLimit& memory);
 
   std::int64_t length() const override;
   std::int64_t capacity() const override;
@@ -113,6 +128,7 @@ class TieredCache : public KvCache {
   /// Down to what was there at the last build(): an answer can be taken back. Throws ArgumentError
   /// below it, unless all goes; then reading begins anew.
   void truncate(std::int64_t length) override;
+  bool recover() override;
   void end_reading() override { build(); }
   CacheReport report() const override;
   std::int64_t bytes() const override;
@@ -138,6 +154,8 @@ class TieredCache : public KvCache {
   const TieredSpec& spec() const;
   TieredZones zones(std::int64_t layer) const;
   TieredFigures figures() const;
+  /// Nothing without a memory limit, or where everything fits into it.
+  std::optional<TierCounts> tier_counts() const;
 
  private:
   struct Impl;

@@ -1,9 +1,11 @@
 #pragma once
 
 // What a TieredCache is made of; tiered.cpp has what it promises, tiered_search.cpp which clusters
-// a query attends to exactly, tiered_step.cpp the attention of each query.
+// a query attends to exactly, tiered_step.cpp the attention of each query, tiered_storage.cpp where
+// the tokens are.
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -11,6 +13,7 @@
 #include "quire/base/error.h"
 #include "quire/cache/cluster_index.h"
 #include "quire/cache/tiered.h"
+#include "quire/cache/tiered_pages.h"
 #include "quire/cache/token_rows.h"
 #include "quire/ops/attention/attention.h"
 #include "quire/ops/search/listed_attention.h"
@@ -27,6 +30,7 @@ struct TieredLayer {
   // Of the last token.
   std::int64_t selected = 0, estimated = 0, bytes_hot = 0, bytes_slow = 0, bytes_index = 0;
   double mass_exact = 1, mass_estimated = 0;
+  std::vector<std::int32_t> asked = {};  // pages, under a memory limit: read ahead the next time
 
   std::int64_t indexed() const { return index ? index->end() : -1; }
 };
@@ -64,6 +68,22 @@ class KeyList {
   std::vector<std::int32_t> slot_GW_;
   std::vector<std::int64_t> length_G_;
   std::vector<float> score_HW_;
+};
+
+/// Keys that are listed, and the hold on the memory where they lie.
+struct HeldKeys {
+  KeyList list;
+  KvView rows;
+  std::optional<TieredPages::Reading> reading;  // under a memory limit
+
+  ListedKeys keys() const { return list.keys(rows); }
+};
+
+/// The tokens of a layer in the order of their positions, without lengths.
+struct HeldTokens {
+  KvView view;
+  std::vector<std::int32_t> table;
+  std::optional<TieredPages::Reading> reading;
 };
 
 /// What a kv head has of one query.
@@ -111,6 +131,7 @@ struct TieredCache::Impl {
   bool attended = false;                              // since then
   bool offloaded = false;
   std::vector<TieredLayer> layers;
+  std::unique_ptr<TieredPages> disk;  // under a memory limit; else tokens are in their layer's rows
 
   TieredLayer& at(std::int64_t layer) {
     QUIRE_CHECK(layer >= 0 && layer < static_cast<std::int64_t>(layers.size()), "layer is ", layer,
@@ -143,12 +164,23 @@ struct TieredCache::Impl {
   TieredFound find(TieredLayer& layer, const Tensor& q_1HK, std::int64_t end,
                    const SearchBudget& budget, TieredKnown& known, KeyList* rest = nullptr);
 
+  // tiered_storage.cpp
+  std::int64_t number_of(const TieredLayer& layer) const { return &layer - layers.data(); }
+  void write(TieredLayer& layer, const Tensor& k_NGK, const Tensor& v_NGU);
+  void index_stretch(TieredLayer& layer, std::int64_t begin, std::int64_t end);
+  void drop_behind(TieredLayer& layer, std::int64_t end, bool empties);
+  /// Sinks, staging and recent tokens.
+  HeldKeys hot_keys(TieredLayer& layer, std::int64_t end) const;
+  /// The tokens of the clusters that were taken.
+  HeldKeys selected_keys(TieredLayer& layer, const TieredFound& found) const;
+  HeldTokens all_tokens(TieredLayer& layer, std::int64_t end) const;
+  void read_ahead(const TieredLayer& layer, TieredPages::Reading& reading) const;
+
   // tiered_step.cpp
   KvView clusters_of(const TieredLayer& layer, const TieredFound& found) const;
   AttentionResult over_all(TieredLayer& layer, const Tensor& q_NHK, std::int64_t end) const;
   TieredKnown over_known(TieredLayer& layer, const Tensor& q_1HK, const TieredFound& found,
                          std::int64_t end) const;
-  KeyList selected(const TieredLayer& layer, const TieredFound& found) const;
   void add_rest(const TieredLayer& layer, const TieredFound& found, std::int64_t g,
                 KeyList& to) const;
   AttentionResult attend_row(TieredLayer& layer, const Tensor& q_1HK, std::int64_t end);

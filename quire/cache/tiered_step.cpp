@@ -10,7 +10,6 @@
 namespace quire::cache {
 namespace {
 
-constexpr std::int64_t kPage = ClusterIndex::kPage;
 constexpr float kNone = -std::numeric_limits<float>::infinity();
 
 /// A score that was not softcapped when its centroid was scored; log n comes on top.
@@ -46,17 +45,9 @@ AttentionResult TieredCache::Impl::over_all(TieredLayer& layer, const Tensor& q_
                                             std::int64_t end) const {
   AttentionSpec whole = layer.spec.attention;
   whole.alignment = Alignment::kBottomRight;
-  std::vector<std::int32_t> table;
-  KvView view = layer.rows.view(layer.rows.slots());
-  if (layer.rows.out_end() > layer.rows.out_begin()) {
-    view = layer.rows.view(16);
-    for (std::int64_t slot = 0; slot < end; slot += 16)
-      table.push_back(layer.rows.page_of_16(slot));
-    view.table = table.data();
-    view.W = static_cast<std::int64_t>(table.size());
-  }
-  view.length_BG = &end;
-  return attention(q_NHK, one_sequence(q_NHK.size(0)), view, whole);
+  HeldTokens all = all_tokens(layer, end);
+  all.view.length_BG = &end;
+  return attention(q_NHK, one_sequence(q_NHK.size(0)), all.view, whole);
 }
 
 /// Sinks, staging and recent tokens exactly; with two levels, the estimate of what is not opened.
@@ -64,12 +55,8 @@ TieredKnown TieredCache::Impl::over_known(TieredLayer& layer, const Tensor& q_1H
                                           const TieredFound& found, std::int64_t end) const {
   const AttentionSpec& attention = layer.spec.attention;
   const std::int64_t G = layer.spec.G, H = layer.spec.H, pages = layer.index->pages();
-  KeyList hot(G, spec.sinks + end - layer.index->end());
-  for (std::int64_t g = 0; g < G; ++g) {
-    for (std::int64_t slot = 0; slot < spec.sinks; ++slot) hot.add(g, slot);
-    for (std::int64_t slot = layer.index->end(); slot < end; ++slot) hot.add(g, slot);
-  }
-  std::vector<ListedKeys> lists{hot.keys(layer.rows.view(2 * layer.rows.slots()))};
+  const HeldKeys hot = hot_keys(layer, end);
+  std::vector<ListedKeys> lists{hot.keys()};
   lists[0].sink_H = attention.sink_H;
   const bool two_levels = !found.opened_GW.empty();
   KeyList closed(G, two_levels ? pages : 0, H);
@@ -97,16 +84,6 @@ TieredKnown TieredCache::Impl::over_known(TieredLayer& layer, const Tensor& q_1H
   if (two_levels) known.closed = std::move(parts[1]);
   known.lse_1H = two_levels ? merge_attention(known.hot, *known.closed).lse_NH : known.hot.lse_NH;
   return known;
-}
-
-/// The tokens of the clusters that were taken.
-KeyList TieredCache::Impl::selected(const TieredLayer& layer, const TieredFound& found) const {
-  std::size_t most = 0;
-  for (const TieredHead& head : found.heads_G) most = std::max(most, head.positions.size());
-  KeyList out(layer.spec.G, static_cast<std::int64_t>(most));
-  for (std::int64_t g = 0; g < layer.spec.G; ++g)
-    for (const std::int32_t slot : found.head(g).positions) out.add(g, layer.rows.place(slot));
-  return out;
 }
 
 /// What was opened and not taken, to be estimated: all of it, or its best part.
@@ -146,8 +123,8 @@ AttentionResult TieredCache::Impl::attend_row(TieredLayer& layer, const Tensor& 
   TieredKnown known;
   KeyList clusters(layer.spec.G, 0);
   const TieredFound found = find(layer, q_1HK, end, spec.budget, known, &clusters);
-  const KeyList tokens = selected(layer, found);
-  std::vector<ListedKeys> lists{tokens.keys(layer.rows.view(2 * layer.rows.slots()))};
+  const HeldKeys tokens = selected_keys(layer, found);
+  std::vector<ListedKeys> lists{tokens.keys()};
   if (spec.estimate > 0) lists.push_back(clusters.keys(layer.index->all_clusters()));
   const AttentionSpec& attention = layer.spec.attention;
   const std::vector<AttentionResult> parts =

@@ -188,14 +188,40 @@ class Answers {
   bool is_interrupted_ = false;
 };
 
+/// Over a cache of one sequence.
+std::vector<GenerateResult> answer_in_turn(Session& document, std::span<const Ids> questions,
+                                           const GenerateSpec& spec, const AnswerEvents& events) {
+  const auto before = static_cast<std::int64_t>(document.ids().size());
+  for (const Ids& question : questions) {
+    QUIRE_CHECK(!question.empty(), "a question has no tokens");
+    check_room(static_cast<std::int64_t>(question.size()), before, document.context());
+  }
+  std::vector<GenerateResult> out(questions.size());
+  bool is_interrupted = false;
+  for (std::size_t i = 0; i < questions.size(); ++i) {
+    GenerateResult& result = out[i];
+    result.finish_reason = FinishReason::kInterrupted;
+    if (is_interrupted) continue;
+    const auto go_on = [&](std::string_view text) {
+      if (events.text && !events.text(i, text)) is_interrupted = true;
+      return !is_interrupted;
+    };
+    if (document.read(questions[i], [&](std::int64_t) { return go_on({}); }))
+      result = document.generate(spec, go_on);
+    if (events.finished) events.finished(i, result);
+    document.truncate(before);
+  }
+  return out;
+}
+
 }  // namespace
 
 std::vector<GenerateResult> answer_each(Session& document, std::span<const Ids> questions,
                                         const GenerateSpec& spec, const AnswerEvents& events) {
   Session::Impl& impl = *document.impl_;
   auto* paged = dynamic_cast<cache::PagedCache*>(impl.cache.get());
-  QUIRE_CHECK(paged != nullptr, "several questions need a cache that can be forked: --cache paged");
   impl.feed_rest();
+  if (paged == nullptr) return answer_in_turn(document, questions, spec, events);
   return Answers(impl.model, *impl.tokenizer, impl.stop_ids, *paged, impl.ids, questions, spec,
                  events)();
 }

@@ -18,18 +18,21 @@ struct AnswerEvents {
   std::function<void(std::size_t question, const GenerateResult& result)> finished;
 };
 
-/// Answers several questions about what a session has read, each from a fork of it, as one batch:
-/// the pages that they share are read once a step for all. Each answer has the ids that
+/// Answers several questions about what a session has read. Each answer has the ids that
 /// Session::generate gives when a session of its own reads the same and then the question.
 ///
-/// document   a session on a PagedCache; it is not changed, but for what it had not caught up with
+/// Over a PagedCache each is answered from a fork, all as one batch: the pages that they share are
+/// read once a step for all. Over another cache one after another, each taken back before the next
+/// (KvCache::truncate); a cache that leaves something out has ended its reading before.
+///
+/// document   it is not changed, but for what it had not caught up with
 /// questions  ids that follow the document, at least one each
 ///
 /// Of a pool that cannot hold all at once the first ones are answered first, and the others when
 /// there is room.
 ///
-/// Throws  ArgumentError for another kind of cache, an empty question, one that the context cannot
-///         hold, and as Session::generate does; OutOfMemory, naming the budget, when the pool
+/// Throws  ArgumentError for an empty question, one that the context cannot hold, and as
+///         Session::generate does; OutOfMemory, naming the budget, when the pool
 ///         cannot hold a question and its answer even alone. Then no question was read.
 /// Memory  pages for each question and its answer, logits of as many rows.
 std::vector<GenerateResult> answer_each(Session& document,

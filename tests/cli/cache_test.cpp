@@ -254,6 +254,48 @@ TEST_F(CacheCommand, the_tiered_cache_has_a_budget_of_its_own_and_tells_what_it_
   }
 }
 
+TEST_F(CacheCommand, questions_have_the_same_answers_under_every_cache_as_when_asked_alone) {
+  const std::string file = scratch_file("questions", "why\nwho is it?\n\nwhen\n");
+  for (const std::vector<std::string>& kind : {std::vector<std::string>{"--cache", "tiered"},
+                                               {"--cache", "tiered", "--budget", "20"},
+                                               {"--cache", "merged", "--budget", "80%"},
+                                               {"--cache", "window", "--budget", "30"}}) {
+    std::vector<std::string> all{"--questions", file, "--file", document_, "--file", document_};
+    all.insert(all.end(), kind.begin(), kind.end());
+    all.emplace_back("--json");
+    const Ended ended = call(run(all));
+    ASSERT_EQ(ended.code, 0) << ended.err;
+    const std::vector<Json> lines = objects(ended.out);
+    ASSERT_EQ(lines.size(), 4u);
+    const std::vector<std::string> questions{"why", "who is it?", "when"};
+    for (std::size_t i = 0; i < 3; ++i) {
+      all = {"--file", document_, "--file", document_, questions[i]};
+      all.insert(all.end(), kind.begin(), kind.end());
+      EXPECT_EQ(at(lines[i], "ids").dump(), ids(all)) << kind[1] << " " << i;
+    }
+    EXPECT_EQ(at(at(lines[3], "cache"), "policy").as_string(), kind[1]);
+  }
+}
+
+TEST_F(CacheCommand, the_tiered_cache_answers_the_same_under_a_memory_limit) {
+  std::vector<std::string> all{"--file",  document_, "--file",   document_, "why",
+                               "--cache", "tiered",  "--budget", "20"};
+  const Json without = json(run(all));
+  EXPECT_EQ(at(without, "cache").find("tier"), nullptr);
+  const Ended least = [&] {
+    std::vector<std::string> small = all;
+    small.insert(small.end(), {"--cache-ram", "1"});
+    return call(run(small));
+  }();
+  const std::string word = "needs at least ";
+  ASSERT_NE(least.err.find(word), std::string::npos) << least.err;
+  const std::string bytes =
+      std::to_string(std::stoll(least.err.substr(least.err.find(word) + word.size())));
+  all.insert(all.end(), {"--cache-ram", bytes, "--cache-disk", scratch_folder() + "/tier"});
+  const Json limited = json(run(all));
+  EXPECT_EQ(at(limited, "ids").dump(), at(without, "ids").dump());
+}
+
 TEST_F(CacheCommand, a_policy_is_refused_what_it_cannot_do) {
   const auto refused = [&](const std::vector<std::string>& arguments, const std::string& word) {
     const Ended ended = call(run(arguments));
@@ -274,8 +316,11 @@ TEST_F(CacheCommand, a_policy_is_refused_what_it_cannot_do) {
   refused({"why", "--file", document_, "--cache", "paged", "--budget", "10%"},
           "--budget is a share");
   refused({"why", "--cache", "window", "--budget", "9"}, "there is no document");
-  refused({"--questions", file, "--file", document_, "--cache", "window", "--budget", "9"},
-          "--cache window is not made of pages");
+  refused({"why", "--file", document_, "--cache", "window", "--budget", "9", "--cache-ram", "1M"},
+          "--cache window has no slow tier");
+  refused({"why", "--file", document_, "--cache", "tiered", "--cache-ram", "10"}, "needs at least");
+  refused({"why", "--file", document_, "--cache", "tiered", "--cache-disk", "/tmp"},
+          "--cache-ram too");
   refused({"why", "--file", document_, "--cache", "window", "--budget", "9", "--save-cache", "x"},
           "--cache window is not made of pages");
 }

@@ -7,7 +7,11 @@
 
 #include "quire/base/error.h"
 #include "quire/base/thread_pool.h"
+#include "quire/cache/contiguous.h"
+#include "quire/cache/merged.h"
 #include "quire/cache/paged.h"
+#include "quire/cache/policies/policies.h"
+#include "quire/cache/tiered.h"
 #include "tests/generate/fake_model.h"
 
 namespace quire::generate {
@@ -196,9 +200,69 @@ TEST_F(Answers, refuse_what_they_cannot_do) {
   spec_.max_tokens = -2;
   EXPECT_THROW(answer_each(document, questions_, spec_), ArgumentError);
   spec_.max_tokens = 1;
-  Session full(*model_, tokenizer_, model_->make_cache(100, DType::kF16), {});
+  Session full(*model_, tokenizer_, model_->make_cache(40, DType::kF16), {});
+  EXPECT_THROW(answer_each(full, std::vector<Ids>{{1}, {}}, spec_), ArgumentError);
   EXPECT_THAT([&] { answer_each(full, questions_, spec_); },
-              ThrowsMessage<ArgumentError>(HasSubstr("--cache paged")));
+              ThrowsMessage<ArgumentError>(HasSubstr("90")));
+  EXPECT_EQ(full.cache().length(), 0) << "no question was read";
+}
+
+/// Caches of one sequence that have read the document.
+std::vector<std::unique_ptr<cache::KvCache>> single_caches(const model::Model& model) {
+  const std::vector<cache::LayerSpec> layers = model.paged_spec(DType::kF16).layers;
+  cache::TieredSpec tiered;
+  tiered.budget = {.tokens = 60};
+  tiered.staging = 64;
+  tiered.recent = 32;
+  cache::MergeOptions merged = cache::merge_options("merged");
+  merged.recent = 16;
+  std::vector<std::unique_ptr<cache::KvCache>> out;
+  out.push_back(std::make_unique<cache::ContiguousCache>(layers, 500, DType::kF16));
+  out.push_back(std::make_unique<cache::TieredCache>(layers, tiered, 500, DType::kF16));
+  out.push_back(std::make_unique<cache::MergedCache>(layers, merged, cache::Budget{.tokens = 100},
+                                                     500, DType::kF16));
+  for (const char* name : {"window", "quest"})
+    out.push_back(cache::make_policy_cache(name, {.tokens = 100}, layers, 500, DType::kF16));
+  return out;
+}
+
+TEST_F(Answers, I11_of_every_kind_of_cache_are_those_that_are_given_alone) {
+  spec_.sample.temperature = 0.8;
+  spec_.seed = 5;
+  spec_.max_tokens = 5;
+  questions_.resize(3);
+  for (std::size_t kind = 0; kind < single_caches(*model_).size(); ++kind) {
+    const auto reader = [&] {
+      Session session(*model_, tokenizer_, std::move(single_caches(*model_)[kind]), stop_ids_);
+      session.read(document_);
+      session.cache().end_reading();
+      return session;
+    };
+    Session document = reader();
+    std::vector<std::size_t> finished;
+    AnswerEvents events;
+    events.finished = [&](std::size_t i, const GenerateResult&) { finished.push_back(i); };
+    for (int again = 0; again < 2; ++again) {  // an answer leaves nothing behind
+      const auto results = answer_each(document, questions_, spec_, events);
+      ASSERT_EQ(results.size(), questions_.size());
+      for (std::size_t i = 0; i < results.size(); ++i) {
+        Session alone = reader();
+        alone.read(questions_[i], {}, 13);
+        const GenerateResult expected = alone.generate(spec_);
+        EXPECT_THAT(results[i].ids, ElementsAreArray(expected.ids)) << kind << " question " << i;
+        EXPECT_EQ(results[i].text, expected.text);
+      }
+    }
+    EXPECT_EQ(finished.size(), 2 * questions_.size());
+    EXPECT_EQ(document.ids().size(), document_.size());
+    // An interruption ends all that follow.
+    events.text = [&](std::size_t i, std::string_view) { return i < 1; };
+    const auto cut = answer_each(document, questions_, spec_, events);
+    EXPECT_EQ(cut[0].finish_reason, FinishReason::kLength);
+    EXPECT_EQ(cut[1].finish_reason, FinishReason::kInterrupted);
+    EXPECT_EQ(cut[2].finish_reason, FinishReason::kInterrupted);
+    EXPECT_EQ(document.ids().size(), document_.size());
+  }
 }
 
 TEST_F(Answers, a_forked_session_goes_its_own_way) {

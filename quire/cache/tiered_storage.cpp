@@ -1,0 +1,155 @@
+#include <algorithm>
+#include <utility>
+
+#include "quire/cache/tiered_impl.h"
+
+namespace quire::cache {
+namespace {
+
+using Slots = std::vector<std::vector<std::int32_t>>;
+
+}  // namespace
+
+void TieredCache::Impl::write(TieredLayer& layer, const Tensor& k_NGK, const Tensor& v_NGU) {
+  if (disk == nullptr) return layer.rows.write(k_NGK, v_NGU, length);
+  disk->write(number_of(layer), k_NGK, v_NGU, length);
+}
+
+/// Clusters tokens [begin, end). Under a memory limit they then lie in the order of the clusters:
+/// the i-th member of all clusters in slot sinks + i.
+void TieredCache::Impl::index_stretch(TieredLayer& layer, std::int64_t begin, std::int64_t end) {
+  const std::int64_t n = end - begin;
+  if (disk == nullptr) {
+    KvView tokens = layer.rows.stretch(begin, n);
+    tokens.length_BG = &n;
+    layer.index->add(tokens, begin, n);
+    if (offloaded) layer.rows.move_out(begin, end);
+    return;
+  }
+  const TieredPages::Range range{begin, end};
+  TieredPages::Reading reading = disk->read(number_of(layer), std::span(&range, 1));
+  KvView tokens = reading.stretch(begin, end);
+  tokens.length_BG = &n;
+  layer.index->add(tokens, begin, n);
+  Slots from_G(static_cast<std::size_t>(layer.spec.G));
+  for (std::size_t g = 0; g < from_G.size(); ++g)
+    for (const std::int32_t token : layer.index->all_members(static_cast<std::int64_t>(g))
+                                        .subspan(static_cast<std::size_t>(begin - spec.sinks)))
+      from_G[g].push_back(token - static_cast<std::int32_t>(begin));
+  disk->arrange(reading, begin, from_G);
+}
+
+/// Drops the stretches that end behind `end`: their tokens are recent or in staging again, and lie
+/// by position. With `empties` nobody will ask for them.
+void TieredCache::Impl::drop_behind(TieredLayer& layer, std::int64_t end, bool empties) {
+  const std::int64_t first = layer.index->first_behind(end), last = layer.index->end();
+  if (disk != nullptr && first < last && !empties) {
+    const TieredPages::Range range{first, last};
+    TieredPages::Reading reading = disk->read(number_of(layer), std::span(&range, 1));
+    Slots from_G(static_cast<std::size_t>(layer.spec.G));
+    for (std::size_t g = 0; g < from_G.size(); ++g) {
+      from_G[g].resize(static_cast<std::size_t>(last - first));
+      std::int32_t slot = 0;
+      for (const std::int32_t token : layer.index->all_members(static_cast<std::int64_t>(g))
+                                          .subspan(static_cast<std::size_t>(first - spec.sinks)))
+        from_G[g][static_cast<std::size_t>(token - first)] = slot++;
+    }
+    disk->arrange(reading, first, from_G);
+  }
+  static_cast<void>(layer.index->drop_behind(end));
+  if (disk == nullptr) layer.rows.move_back(std::max<std::int64_t>(0, first));
+}
+
+void TieredCache::Impl::read_ahead(const TieredLayer& layer, TieredPages::Reading& reading) const {
+  const std::int64_t next = (number_of(layer) + 1) % std::ssize(layers);
+  reading.read_ahead(next, layers[static_cast<std::size_t>(next)].asked);
+}
+
+HeldKeys TieredCache::Impl::hot_keys(TieredLayer& layer, std::int64_t end) const {
+  const std::int64_t G = layer.spec.G, indexed = layer.index->end();
+  HeldKeys out{KeyList(G, spec.sinks + end - indexed), {}, {}};
+  const TieredPages::Range ranges[] = {{0, spec.sinks}, {indexed, end}};
+  if (disk == nullptr) {
+    out.rows = layer.rows.view(2 * layer.rows.slots());
+  } else {
+    out.reading.emplace(disk->read(number_of(layer), ranges));
+    out.rows = out.reading->rows();
+    layer.asked.assign(out.reading->pages().begin(), out.reading->pages().end());
+  }
+  for (std::int64_t g = 0; g < G; ++g)
+    for (const TieredPages::Range& range : ranges)
+      for (std::int64_t slot = range.begin; slot < range.end; ++slot)
+        out.list.add(g, out.reading ? out.reading->place(g, slot) : slot);
+  return out;
+}
+
+HeldKeys TieredCache::Impl::selected_keys(TieredLayer& layer, const TieredFound& found) const {
+  std::size_t most = 0;
+  for (const TieredHead& head : found.heads_G) most = std::max(most, head.positions.size());
+  const std::int64_t G = layer.spec.G;
+  HeldKeys out{KeyList(G, static_cast<std::int64_t>(most)), {}, {}};
+  if (disk == nullptr) {
+    out.rows = layer.rows.view(2 * layer.rows.slots());
+    for (std::int64_t g = 0; g < G; ++g)
+      for (const std::int32_t slot : found.head(g).positions)
+        out.list.add(g, layer.rows.place(slot));
+    return out;
+  }
+  // The same tokens in the same order, by the slots that their clusters have.
+  Slots slots_G(static_cast<std::size_t>(G));
+  for (std::int64_t g = 0; g < G; ++g) {
+    const std::span<const std::int32_t> all = layer.index->all_members(g);
+    for (std::int64_t c = 0; c < found.C; ++c) {
+      if (!found.taken(g, c)) continue;
+      const auto members = layer.index->members(g, found.cluster(g, c));
+      const std::int64_t first = spec.sinks + (members.data() - all.data());
+      for (std::int64_t i = 0; i < std::ssize(members); ++i)
+        slots_G[static_cast<std::size_t>(g)].push_back(static_cast<std::int32_t>(first + i));
+    }
+  }
+  out.reading.emplace(disk->read(number_of(layer), slots_G));
+  out.rows = out.reading->rows();
+  const std::span<const std::int32_t> asked = out.reading->pages();
+  layer.asked.insert(layer.asked.end(), asked.begin(), asked.end());
+  for (std::int64_t g = 0; g < G; ++g)
+    for (const std::int32_t slot : slots_G[static_cast<std::size_t>(g)])
+      out.list.add(g, out.reading->place(g, slot));
+  read_ahead(layer, *out.reading);
+  return out;
+}
+
+HeldTokens TieredCache::Impl::all_tokens(TieredLayer& layer, std::int64_t end) const {
+  HeldTokens out;
+  if (disk == nullptr) {
+    out.view = layer.rows.view(layer.rows.slots());
+    if (layer.rows.out_end() == layer.rows.out_begin()) return out;
+    out.view = layer.rows.view(16);
+    for (std::int64_t slot = 0; slot < end; slot += 16)
+      out.table.push_back(layer.rows.page_of_16(slot));
+    out.view.table = out.table.data();
+    out.view.W = std::ssize(out.table);
+    return out;
+  }
+  const TieredPages::Range range{0, end};
+  out.reading.emplace(disk->read(number_of(layer), std::span(&range, 1)));
+  layer.asked.assign(out.reading->pages().begin(), out.reading->pages().end());
+  if (layer.indexed() < 0) {
+    out.view = out.reading->stretch(0, end);
+  } else {
+    // In the order of their positions, wherever their clusters put them.
+    std::vector<std::int32_t> slot_GN;
+    for (std::int64_t g = 0; g < layer.spec.G; ++g) {
+      const auto begin = std::ssize(slot_GN);
+      for (std::int64_t slot = 0; slot < end; ++slot)
+        slot_GN.push_back(static_cast<std::int32_t>(slot));
+      std::int64_t slot = spec.sinks;
+      for (const std::int32_t token : layer.index->all_members(g))
+        slot_GN[static_cast<std::size_t>(begin + token)] = static_cast<std::int32_t>(slot++);
+    }
+    out.view = out.reading->tokens(slot_GN, end);
+  }
+  read_ahead(layer, *out.reading);
+  return out;
+}
+
+}  // namespace quire::cache
