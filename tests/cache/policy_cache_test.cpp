@@ -608,7 +608,7 @@ TEST(PolicyCache, a_budget_of_bytes_read_counts_the_index_and_the_layers_left_wh
   feed(*cache, part(all, 0, 400));
   EXPECT_EQ(message_of<ArgumentError>([&] { cache->end_reading(); }),
             "a step of quest reads at least 51 % of the bytes here, and the budget is 30 %");
-  EXPECT_EQ(cache->context(), -1) << "reading has not ended";
+  EXPECT_EQ(dynamic_cast<PolicyCache&>(*cache).context(), -1) << "reading has not ended";
   EXPECT_THAT(message_of<ArgumentError>(
                   [&] { make_policy_cache("window", {.read = 1.5}, layers, 100, DType::kF32); }),
               testing::HasSubstr("at most 1"));
