@@ -322,6 +322,7 @@ std::unique_ptr<PagedCache> SavedCache::load(const std::shared_ptr<PagedPool>& p
               " tokens, but the context only ", capacity);
   auto cache = std::make_unique<PagedCache>(pool, capacity);
   std::vector<Block> blocks;
+  blocks.reserve(static_cast<std::size_t>(pages()));
   try {
     for (std::int64_t i = 0; i < pages(); ++i) blocks.push_back(pool->blocks().allocate());
     thread_pool().run(pages(), [&](std::int64_t i) {

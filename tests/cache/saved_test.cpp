@@ -13,6 +13,7 @@
 #include "quire/base/isa.h"
 #include "quire/base/thread_pool.h"
 #include "quire/cache/contiguous.h"
+#include "quire/ops/attention/kv_format.h"
 #include "tests/cache/steps.h"
 #include "tests/support/fault_file_ops.h"
 #include "tests/support/memory_file_ops.h"
@@ -30,9 +31,6 @@ using test::same_bits;
 using test::Step;
 using testing::HasSubstr;
 using Ids = std::vector<std::int32_t>;
-
-constexpr DType kStored[] = {DType::kF32, DType::kF16, DType::kBF16,
-                             DType::kI8,  DType::kI4,  DType::kI4H};
 
 std::vector<LayerSpec> some_layers() { return {layer_of(4, 2, 16, 16), layer_of(3, 1, 20, 12)}; }
 
@@ -102,7 +100,7 @@ std::string refusal(const std::string& bytes, const PagedSpec& spec = spec_of(),
 }
 
 TEST(SavedCache, INF_11_I7_goes_on_with_the_same_bits) {
-  for (const DType kv : kStored) {
+  for (const DType kv : kKvForms) {
     for (const std::int64_t page : {7, 16, 64}) {
       for (const std::int64_t tokens : {1, 16, 40, 64}) {
         MemoryFileOps files;
@@ -138,7 +136,7 @@ TEST(SavedCache, resumes_after_an_edited_tail) {
 }
 
 TEST(SavedCache, I2_the_same_cache_gives_the_same_bytes) {
-  for (const DType kv : kStored) {
+  for (const DType kv : kKvForms) {
     const PagedSpec spec = spec_of(kv);
     const std::string first = saved_bytes(spec);
     MemoryFileOps files;
