@@ -1,8 +1,6 @@
 // Scores of probe queries, and what they say of the mass of groups, compiled once per instruction
 // set: 64 keys are the columns of a register tile, the probes its rows.
 
-#include <limits>
-
 #include "quire/base/simd.h"
 #include "quire/ops/merge/fit_bias_kernel.h"
 #include "quire/ops/merge/key_tile.h"
@@ -67,7 +65,7 @@ void probe_squares(const FitBias& args, std::int64_t g, std::int64_t slot, int c
   const float* reach = args.reach_GRM + g * args.rows * args.M + slot;
   for (int first = 0; first < count; first += 16) {
     const int some = count - first < 16 ? count - first : 16;
-    F32 most = set1(-std::numeric_limits<float>::infinity()), sum = zero();
+    F32 most = set1(-__builtin_inff()), sum = zero();
     for (std::int64_t row = 0; row < args.rows; ++row)
       most = max(most, load_first(reach + row * args.M + first, some));
     for (std::int64_t row = 0; row < args.rows; ++row) {
