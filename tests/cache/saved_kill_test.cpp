@@ -59,8 +59,14 @@ TEST(SavedCacheKill, D6_I9_I24_a_thousand_kills_leave_a_whole_cache) {
     next.push_back(random_step(rng, cache.pool()->spec().layers, 2));
     answers.push_back(feed(cache, next.back()));
   }
+  {
+    PagedCache first(small_pool(), kTokens);
+    fill(first, 0);
+    save_cache(first, path, "Model", 0);
+  }
   Rng rng(1);
-  int seen = 0;
+  int changes = 0;
+  std::size_t before = 0;
   for (int kill = 0; kill < 1000; ++kill) {
     const pid_t child = ::fork();
     ASSERT_GE(child, 0);
@@ -70,15 +76,16 @@ TEST(SavedCacheKill, D6_I9_I24_a_thousand_kills_leave_a_whole_cache) {
     int status = 0;
     ASSERT_EQ(::waitpid(child, &status, 0), child);
     ASSERT_TRUE(WIFSIGNALED(status)) << "it ended by itself";
-    if (!std::filesystem::exists(path)) continue;
     const SavedCache saved(path);
     const auto cache = saved.load(small_pool(), 2 * kTokens);
     const auto n = static_cast<std::size_t>(saved.tokens()[0]);
     ASSERT_EQ(saved.info().created, static_cast<std::int64_t>(n));
     ASSERT_TRUE(test::same_bits(feed(*cache, next[n]), answers[n])) << "kill " << kill;
-    ++seen;
+    changes += n != before ? 1 : 0;
+    before = n;
   }
-  EXPECT_GT(seen, 900);
+  // How far a child comes depends on the machine; that some came through does not.
+  EXPECT_GT(changes, 0);
   std::filesystem::remove_all(folder);
 }
 
