@@ -63,10 +63,11 @@ int list(const Common& common) {
     object["pinned"] = !row.entry.is_writable;
     object["kv"] = kv_name(info.kv);
     object["isa"] = info.isa;
+    object["cache"] = info.form;
     objects.push_back(std::move(object));
     table +=
-        fmt::format("{:<24}{:>10} tokens{:>12}  {:<5}{}  {}{}\n", row.entry.name,
-                    grouped(info.tokens), bytes_text(info.bytes), kv_name(info.kv),
+        fmt::format("{:<24}{:>10} tokens{:>12}  {:<5}{:<8}{}  {}{}\n", row.entry.name,
+                    grouped(info.tokens), bytes_text(info.bytes), kv_name(info.kv), info.form,
                     time_text(info.created), info.model, row.entry.is_writable ? "" : "  (pinned)");
   }
   if (common.json) {

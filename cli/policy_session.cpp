@@ -76,8 +76,8 @@ std::unique_ptr<cache::KvCache> make_cache(const model::Model& model, const Cach
   if (choice.kind != kTiered)
     return cache::make_policy_cache(choice.kind, budget_of(choice), layers, context, kv);
   const cache::TieredSpec spec = tiered_spec(choice);
-  return std::make_unique<cache::TieredCache>(
-      layers, spec, spec.memory.ram_bytes > 0 ? tokens : context, kv);
+  return std::make_unique<cache::TieredCache>(layers, spec,
+                                              spec.memory.ram_bytes > 0 ? tokens : context, kv);
 }
 
 void load(const cache::SavedCache& saved, const CacheChoice& choice, const model::Model& model,
@@ -93,8 +93,8 @@ void load(const cache::SavedCache& saved, const CacheChoice& choice, const model
 
 }  // namespace
 
-double save_policy(const CacheChoice& choice, generate::Session& session,
-                   const model::Model& model, DType kv) {
+double save_policy(const CacheChoice& choice, generate::Session& session, const model::Model& model,
+                   DType kv) {
   if (!choice.save) return 0;
   const Stopwatch watch;
   const std::string path = saved_cache_path(*choice.save);

@@ -36,8 +36,8 @@ PolicySession make_policy_session(const model::Model& model,
 
 /// Saves the session, whose reading has just ended, as --save-cache asks; nothing without it.
 /// Returns the seconds it took.
-double save_policy(const CacheChoice& choice, generate::Session& session,
-                   const model::Model& model, DType kv);
+double save_policy(const CacheChoice& choice, generate::Session& session, const model::Model& model,
+                   DType kv);
 
 /// The figures of the cache of that kind for --json: policy, type, tokens, context, bytes_read …
 Json policy_json(generate::Session& session, const std::string& kind, DType kv);

@@ -167,10 +167,10 @@ bool read_under_policy(const Work& w, generate::Session& session, std::span<cons
   const auto held = std::ssize(session.ids());
   bool finished = true;
   if (w.saved != nullptr) {
-    QUIRE_CHECK(std::equal(document.begin(), document.end(), session.ids().begin(),
-                           session.ids().end()),
-                "--load-cache ", *w.a.cache.load, " holds other documents, and --cache ",
-                w.a.cache.kind, " cannot be cut; leave --file out, or --load-cache");
+    QUIRE_CHECK(
+        std::equal(document.begin(), document.end(), session.ids().begin(), session.ids().end()),
+        "--load-cache ", *w.a.cache.load, " holds other documents, and --cache ", w.a.cache.kind,
+        " cannot be cut; leave --file out, or --load-cache");
   } else {
     finished = read_with_progress(session, document, w.a.common);
     if (finished) session.cache().end_reading();

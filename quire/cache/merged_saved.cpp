@@ -43,8 +43,8 @@ Tensor take_tensor(std::span<const std::byte>& from, const Shape& shape, DType d
 void check_numbers(const Numbers& n, std::int64_t length) {
   QUIRE_CHECK(n.budget >= 1 && n.entries >= -1 && n.entries != 0 && n.entries <= length &&
                   n.dropped >= 0 && std::isfinite(n.dropped_mass) && std::isfinite(n.mass),
-              "a merged layer of ", length, " tokens has ", n.entries, " entries under a budget of ",
-              n.budget);
+              "a merged layer of ", length, " tokens has ", n.entries,
+              " entries under a budget of ", n.budget);
 }
 
 }  // namespace

@@ -41,6 +41,12 @@ std::uint64_t checksum_of(const Head& head) {
 
 std::string_view name_of(KLayout layout) { return layout == KLayout::kBlocks ? "blocks" : "rows"; }
 
+Json::Array sizes_of(const std::vector<LayerSpec>& layers) {
+  Json::Array out;
+  for (const LayerSpec& s : layers) out.push_back(Json::Array{s.G, s.K, s.U});
+  return out;
+}
+
 std::string header_text(const PagedCache& cache, const std::string& model, std::int64_t created) {
   const PagedSpec& spec = cache.pool()->spec();
   const PageStore& store = cache.pool()->store();
@@ -55,9 +61,7 @@ std::string header_text(const PagedCache& cache, const std::string& model, std::
   header["data_bytes"] = store.data_bytes();
   header["scale_bytes"] = store.scale_bytes();
   header["created"] = created;
-  Json::Array layers;
-  for (const LayerSpec& s : spec.layers) layers.push_back(Json::Array{s.G, s.K, s.U});
-  header["layers"] = std::move(layers);
+  header["layers"] = sizes_of(spec.layers);
   return header.dump();
 }
 
@@ -172,15 +176,13 @@ void save_parts(const SavedParts& parts, const std::string& path) {
   check_tokens(parts.tokens);
   const auto L = std::ssize(parts.layers);
   std::vector<Hash128> checksums;
-  Json::Array layers, sizes;
+  std::vector<std::int64_t> sizes;
   std::uint64_t bytes = 0;
   for (std::int64_t i = 0; i < L; ++i) {
     const std::vector<std::byte> part = parts.part(i);
     checksums.push_back(checksum(part));
-    sizes.push_back(static_cast<std::int64_t>(part.size()));
+    sizes.push_back(std::ssize(part));
     bytes += part.size();
-    const LayerSpec& s = parts.layers[static_cast<std::size_t>(i)];
-    layers.push_back(Json::Array{s.G, s.K, s.U});
   }
   Json header;
   header["model"] = parts.info.model;
@@ -191,8 +193,8 @@ void save_parts(const SavedParts& parts, const std::string& path) {
   header["budget_tokens"] = parts.info.budget_tokens;
   header["tokens"] = std::ssize(parts.tokens);
   header["created"] = parts.info.created;
-  header["layers"] = std::move(layers);
-  header["parts"] = std::move(sizes);
+  header["layers"] = sizes_of(parts.layers);
+  header["parts"] = Json::Array(sizes.begin(), sizes.end());
   std::vector<std::byte> memory;
   write_file(path, kPartsVersion, header.dump(), parts.tokens, checksums, bytes, checksums.size(),
              [&](std::size_t i) -> std::span<const std::byte> {
@@ -387,8 +389,8 @@ void SavedCache::check(const std::string& form, const std::string& identity,
                   to_string(isa()), ", whose bits differ"));
   bool is_same = layers_.size() == layers.size();
   for (std::size_t i = 0; is_same && i < layers_.size(); ++i)
-    is_same = layers_[i].G == layers[i].G && layers_[i].K == layers[i].K &&
-              layers_[i].U == layers[i].U;
+    is_same =
+        layers_[i].G == layers[i].G && layers_[i].K == layers[i].K && layers_[i].U == layers[i].U;
   if (!is_same) refuse(concat("has ", layers_.size(), " layers, or of other sizes"));
 }
 

@@ -45,8 +45,10 @@ std::unique_ptr<KvCache> make(const std::string& form, DType kv) {
     return std::make_unique<TieredCache>(some_layers(), tiered_spec(), kTokens, kv);
   MergeOptions options = merge_options("merged");
   options.recent = 16;
-  if (form == "merged, first layer whole") options.whole_first = 1;
-  return std::make_unique<MergedCache>(some_layers(), options, Budget{.tokens = 120}, kTokens, kv);
+  const bool whole = form == "merged, first layer whole";
+  if (whole) options.whole_first = 1;
+  return std::make_unique<MergedCache>(some_layers(), options, Budget{.tokens = whole ? 200 : 120},
+                                       kTokens, kv);
 }
 
 void save(const KvCache& cache, const std::string& path, const std::string& form, DType kv) {
@@ -99,8 +101,8 @@ TEST(SavedParts, INF_11_I7_tiered_and_merged_caches_go_on_with_the_same_bits) {
       save(*after, again, form, kv);
       EXPECT_EQ(content_of(path), content_of(again)) << form;
       for (const auto& [begin, end] : {std::pair{300, 301}, {301, 340}, {340, 360}})
-        EXPECT_TRUE(same_bits(feed(*before, part(all, begin, end)),
-                              feed(*after, part(all, begin, end))))
+        EXPECT_TRUE(
+            same_bits(feed(*before, part(all, begin, end)), feed(*after, part(all, begin, end))))
             << form << " " << to_string(kv) << " " << begin;
       // An answer is taken back, another one begins.
       after->truncate(kDocument);
@@ -124,8 +126,8 @@ TEST(SavedParts, HET_06_I7_saved_without_a_limit_restored_with_one_and_back) {
   TieredSpec limited = tiered_spec();
   limited.memory = {TieredPages::least_ram_bytes(layers, kTokens, DType::kI8), folder.path(), 0};
   TieredCache plain(layers, tiered_spec(), kTokens, DType::kI8),
-      tight(layers, limited, kTokens, DType::kI8), from_tight(layers, tiered_spec(), kTokens,
-                                                              DType::kI8);
+      tight(layers, limited, kTokens, DType::kI8),
+      from_tight(layers, tiered_spec(), kTokens, DType::kI8);
   feed(plain, part(all, 0, kDocument));
   plain.end_reading();
   tight.restore(kDocument, [&](std::int64_t layer) { return plain.layer_bytes(layer); });
@@ -151,9 +153,9 @@ TEST(SavedParts, D4_D3_a_flip_of_any_byte_and_any_shorter_file_is_refused) {
     for (int i = 0; i < 120; ++i) {
       std::string bytes = whole;
       // The header densely, the rest here and there.
-      const std::size_t at = i < 60 ? static_cast<std::size_t>(i * 7)
-                                    : static_cast<std::size_t>(
-                                          rng.below(static_cast<std::uint64_t>(whole.size())));
+      const std::size_t at =
+          i < 60 ? static_cast<std::size_t>(i * 7)
+                 : static_cast<std::size_t>(rng.below(static_cast<std::uint64_t>(whole.size())));
       bytes[at] = static_cast<char>(bytes[at] ^ (1 << (i % 8)));
       std::ofstream(bad, std::ios::binary) << bytes;
       EXPECT_THROW(SavedCache(bad).verify(), FormatError) << at;
@@ -161,8 +163,8 @@ TEST(SavedParts, D4_D3_a_flip_of_any_byte_and_any_shorter_file_is_refused) {
       EXPECT_THROW(load(bad, form, *into), FormatError) << at;
       EXPECT_EQ(into->length(), 0) << "nothing has changed";
     }
-    for (const std::size_t length : {std::size_t{0}, std::size_t{7}, std::size_t{63}, whole.size() / 2,
-                                     whole.size() - 1}) {
+    for (const std::size_t length :
+         {std::size_t{0}, std::size_t{7}, std::size_t{63}, whole.size() / 2, whole.size() - 1}) {
       std::ofstream(bad, std::ios::binary) << whole.substr(0, length);
       EXPECT_THROW(SavedCache{bad}, FormatError) << length;
     }
