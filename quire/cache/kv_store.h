@@ -34,8 +34,8 @@ class KvStore {
   void copy(const KvStore& from, std::int64_t g, std::span<const std::int32_t> slots);
   /// Copies the first slots of another store with the same sizes, dtype and layout; of kRows.
   void copy(const KvStore& from, std::int64_t tokens);
-  /// The first slots as they lie (of blocks whole ones): keys, values, scales; and back. `bytes` has
-  /// stretch_bytes(tokens).
+  /// The first slots as they lie (of blocks whole ones): keys, values, scales; and back. `bytes`
+  /// has stretch_bytes(tokens).
   std::int64_t stretch_bytes(std::int64_t tokens) const;
   std::vector<std::byte> stretch(std::int64_t tokens) const;
   void set_stretch(std::span<const std::byte> bytes, std::int64_t tokens);

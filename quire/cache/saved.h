@@ -71,7 +71,8 @@ class SavedCache {
   /// `identity` on this instruction set.
   void check(const std::string& form, const std::string& identity,
              const std::vector<LayerSpec>& layers) const;
-  /// A part of another form than "paged", one for each layer, verified. Throws FormatError; IoError.
+  /// A part of another form than "paged", one for each layer; verified. Throws
+  /// FormatError, IoError.
   std::vector<std::byte> part(std::int64_t part) const;
   [[noreturn]] void refuse(const std::string& why) const;
 
