@@ -17,19 +17,31 @@
 namespace quire::cli {
 namespace {
 
-/// A file of the folder, and what it says of itself; nothing where it is no saved cache.
+/// Whether a file is a saved cache, or once was one: whole or not.
+bool begins_as_saved_cache(const std::string& path) {
+  const auto file = file_ops().open(path);
+  std::string magic(std::min<std::uint64_t>(file->size(), 8), ' ');
+  file->read_at(0, std::as_writable_bytes(std::span(magic)));
+  return magic == "QUIREKV\n";
+}
+
+/// A file of the folder, and what it says of itself; nothing where it is no saved cache that this
+/// program can read.
 struct Row {
   FolderEntry entry;
   std::optional<cache::SavedCacheInfo> info;
+  bool is_foreign = false;
 };
 
 std::vector<Row> rows() {
   std::vector<Row> out;
   for (const FolderEntry& entry : file_ops().list(saved_caches_folder())) {
-    Row row{entry, {}};
+    Row row{entry, {}, false};
+    const std::string path = saved_caches_folder() + "/" + entry.name;
     try {
-      row.info = cache::SavedCache(saved_caches_folder() + "/" + entry.name).info();
-    } catch (const Error&) {  // a file of someone else, or a damaged one: verify tells which
+      row.is_foreign = !begins_as_saved_cache(path);
+      if (!row.is_foreign) row.info = cache::SavedCache(path).info();
+    } catch (const Error&) {  // verify tells what is wrong with it
     }
     out.push_back(std::move(row));
   }
@@ -45,12 +57,13 @@ std::string time_text(std::int64_t seconds) {
 }
 
 int list(const Common& common) {
-  Json::Array objects;
+  Json::Array objects, unreadable;
   std::string table;
   std::int64_t foreign = 0;
   for (const Row& row : rows()) {
+    if (row.is_foreign) ++foreign;
     if (!row.info) {
-      ++foreign;
+      if (!row.is_foreign) unreadable.push_back(row.entry.name);
       continue;
     }
     const cache::SavedCacheInfo& info = *row.info;
@@ -65,44 +78,76 @@ int list(const Common& common) {
     object["isa"] = info.isa;
     object["cache"] = info.form;
     objects.push_back(std::move(object));
-    table +=
-        fmt::format("{:<24}{:>10} tokens{:>12}  {:<5}{:<8}{}  {}{}\n", row.entry.name,
-                    grouped(info.tokens), bytes_text(info.bytes), kv_name(info.kv), info.form,
-                    time_text(info.created), info.model, row.entry.is_writable ? "" : "  (pinned)");
+    table += fmt::format("{:<24}{:>10} tokens{:>12}  {:<5}{:<8}{}  {}{}\n",
+                         harmless(row.entry.name), grouped(info.tokens), bytes_text(info.bytes),
+                         kv_name(info.kv), harmless(info.form), time_text(info.created),
+                         harmless(info.model), row.entry.is_writable ? "" : "  (pinned)");
   }
   if (common.json) {
     Json out;
     out["rows"] = std::move(objects);
     out["foreign"] = foreign;
+    out["unreadable"] = std::move(unreadable);
     print_json(out);
   } else {
     print(table);
-    if (foreign > 0)
+    for (const Json& name : unreadable)
+      note(fmt::format("quire: {} cannot be read; quire cache verify says why",
+                       harmless(name.as_string())));
+    if (foreign > 0 && !common.quiet)
       note(fmt::format("quire: {} other files in {}", foreign, saved_caches_folder()));
   }
   return kOk;
 }
 
-/// All files of the folder when none is named. The first damaged one is the failure of the command.
+/// All saved caches of the folder when none is named. Each that is damaged is told; the first one's
+/// exit code is the command's.
 int verify(std::vector<std::string> names, const Common& common) {
+  std::int64_t foreign = 0;
+  int code = kOk;
+  Json::Array checked, failed;
+  const auto attempt = [&](const std::string& name, auto&& check) {
+    try {
+      check();
+    } catch (const OutputClosed&) {
+      throw;
+    } catch (...) {
+      const int of_this = report_failure(common.json ? FailureForm::kJson : FailureForm::kLine);
+      if (code == kOk) code = of_this;
+      failed.push_back(name);
+    }
+  };
   if (names.empty()) {
-    for (const FolderEntry& entry : file_ops().list(saved_caches_folder()))
-      names.push_back(saved_caches_folder() + "/" + entry.name);
+    for (const FolderEntry& entry : file_ops().list(saved_caches_folder())) {
+      const std::string path = saved_caches_folder() + "/" + entry.name;
+      attempt(path, [&] {
+        if (begins_as_saved_cache(path)) {
+          names.push_back(path);
+        } else {
+          ++foreign;
+        }
+      });
+    }
   }
-  Json::Array checked;
   for (const std::string& name : names) {
-    const cache::SavedCache saved(saved_cache_path(name));
-    saved.verify();
-    if (!common.json)
-      print(fmt::format("{}: {} tokens, whole\n", name, grouped(saved.info().tokens)));
-    checked.push_back(name);
+    attempt(name, [&] {
+      const cache::SavedCache saved(saved_cache_path(name));
+      saved.verify();
+      if (!common.json)
+        print(fmt::format("{}: {} tokens, whole\n", name, grouped(saved.info().tokens)));
+      checked.push_back(name);
+    });
   }
   if (common.json) {
     Json out;
     out["verified"] = std::move(checked);
+    out["failed"] = std::move(failed);
+    out["foreign"] = foreign;
     print_json(out);
+  } else if (foreign > 0) {
+    note(fmt::format("quire: {} other files in {}", foreign, saved_caches_folder()));
   }
-  return kOk;
+  return code;
 }
 
 /// Only files that are saved caches, or that once were: nothing else is removed by mistake.
@@ -114,10 +159,7 @@ void check_removable(const std::string& name, const std::string& path) {
                       "first",
                       name, path));
   }
-  const auto file = file_ops().open(path);
-  std::string magic(std::min<std::uint64_t>(file->size(), 8), ' ');
-  file->read_at(0, std::as_writable_bytes(std::span(magic)));
-  if (magic != "QUIREKV\n")
+  if (!begins_as_saved_cache(path))
     throw FormatError(path, "is no saved cache, and stays; it does not begin with QUIREKV");
 }
 
@@ -150,6 +192,7 @@ int cache(Arguments arguments) {
   options.arguments("NAME", names, "A name in that folder, or a path with a slash");
   options.group("Output");
   options.flag("--json", common.json, "Print one JSON object (docs/json.md)");
+  options.flag("--quiet", common.quiet, "No count of the files that are no saved caches");
   if (!options.parse(arguments)) return kOk;
   const std::string& what = options.need(action, "list, verify or rm");
   if (what == "list") {

@@ -20,6 +20,9 @@ struct HashOf {
 // Roots count downwards from here; blocks upwards from 0.
 constexpr std::int32_t kFirstRoot = -2;
 
+/// Cached blocks without successor or pin, by use.
+using Leaves = std::set<std::pair<std::uint64_t, std::int32_t>>;
+
 struct Entry {
   std::uint64_t generation = 0;
   std::int64_t references = 0, pins = 0;
@@ -30,6 +33,7 @@ struct Entry {
   std::uint64_t used = 0;  // when its last reference went
   Hash128 key;
   std::vector<std::int32_t> tokens;
+  Leaves::node_type leaf;  // its place among them while it is none: letting go takes no memory
 };
 
 struct Root {
@@ -46,8 +50,8 @@ struct BlockPool::Impl {
   KeyedHash keyed;
   mutable std::mutex mutex;
   std::vector<Entry> entries;
-  std::vector<std::int32_t> free;                           // the last one is next
-  std::set<std::pair<std::uint64_t, std::int32_t>> leaves;  // cached, no successor, no pin: by use
+  std::vector<std::int32_t> free;  // the last one is next
+  Leaves leaves;
   std::unordered_map<Hash128, std::int32_t, HashOf> index;  // published blocks
   std::map<std::int32_t, Root> roots;
   std::map<std::string, std::int32_t, std::less<>> root_of;
@@ -89,11 +93,17 @@ struct BlockPool::Impl {
   }
   /// After something that is_leaf() looks at may have become true.
   void note_leaf(std::int32_t i) {
-    const Entry& entry = entries[static_cast<std::size_t>(i)];
-    if (is_leaf(entry)) leaves.emplace(entry.used, i);
+    Entry& entry = entries[static_cast<std::size_t>(i)];
+    if (!is_leaf(entry) || entry.leaf.empty()) return;
+    entry.leaf.value() = {entry.used, i};
+    leaves.insert(std::move(entry.leaf));
   }
   /// Before something that is_leaf() looks at becomes false.
-  void forget_leaf(std::int32_t i) { leaves.erase({entries[static_cast<std::size_t>(i)].used, i}); }
+  void forget_leaf(std::int32_t i) {
+    Entry& entry = entries[static_cast<std::size_t>(i)];
+    const auto found = leaves.find({entry.used, i});
+    if (found != leaves.end()) entry.leaf = leaves.extract(found);
+  }
 
   /// Takes a published block without successors out of the tree.
   void withdraw(std::int32_t i) {
@@ -125,7 +135,7 @@ struct BlockPool::Impl {
 
   void evict_one() {
     const std::int32_t i = leaves.begin()->second;
-    leaves.erase(leaves.begin());
+    forget_leaf(i);
     withdraw(i);
     set_free(i);
     ++evictions;
@@ -224,12 +234,17 @@ void BlockPool::retain(std::span<const Block> blocks) {
 void BlockPool::release(std::span<const Block> blocks) {
   const std::lock_guard lock(impl_->mutex);
   // A list may name a block more than once: each counts.
-  std::map<std::int32_t, std::int64_t> wanted;
-  for (const Block block : blocks) {
-    const Entry& entry = impl_->held_at(block);
-    QUIRE_CHECK(++wanted[block.index] <= entry.references, "block ", block.index,
-                " is released more often than it is held");
+  std::size_t counted = 0;
+  const auto count_again = [&] {
+    for (const Block block : blocks.first(counted)) ++impl_->at(block).references;
+  };
+  try {
+    for (; counted < blocks.size(); ++counted) --impl_->held_at(blocks[counted]).references;
+  } catch (...) {
+    count_again();
+    throw;
   }
+  count_again();
   for (std::size_t i = blocks.size(); i-- > 0;) impl_->release(blocks[i]);
 }
 
@@ -259,13 +274,19 @@ Block BlockPool::open_root(std::string_view name) {
   }
   // Places are taken again, so that names that come and go never use up the 32 bits of an index.
   std::int32_t i = kFirstRoot - static_cast<std::int32_t>(p.roots.size());
-  if (!p.free_roots.empty()) {
-    i = p.free_roots.back();
-    p.free_roots.pop_back();
+  if (!p.free_roots.empty()) i = p.free_roots.back();
+  const Block root{i, p.root_generation + 1};
+  Root made{std::string(name), root.generation, 1, 0, p.keyed(std::as_bytes(std::span(name)))};
+  p.free_roots.reserve(p.free_roots.size() + p.roots.size() + 1);  // for when they are closed
+  const auto named = p.root_of.emplace(made.name, i).first;
+  try {
+    p.roots.insert_or_assign(i, std::move(made));
+  } catch (...) {
+    p.root_of.erase(named);
+    throw;
   }
-  const Block root{i, ++p.root_generation};
-  p.roots[i] = {std::string(name), root.generation, 1, 0, p.keyed(std::as_bytes(std::span(name)))};
-  p.root_of[std::string(name)] = i;
+  if (!p.free_roots.empty()) p.free_roots.pop_back();
+  ++p.root_generation;
   return root;
 }
 
@@ -305,6 +326,10 @@ Block BlockPool::publish(Block block, Block parent, std::span<const std::int32_t
   if (collides) {
     ++p.collisions;
     return block;
+  }
+  if (entry.leaf.empty()) {
+    Leaves place;
+    entry.leaf = place.extract(place.emplace(std::uint64_t{0}, block.index).first);
   }
   entry.tokens.assign(tokens.begin(), tokens.end());
   entry.key = key;
@@ -356,19 +381,24 @@ std::vector<Block> BlockPool::match(Block root, std::span<const std::int32_t> to
   out.reserve(tokens.size() / size);
   Block parent = root;
   Hash128 key = p.root_at(root).key;
-  for (; tokens.size() >= size; tokens = tokens.subspan(size)) {
-    key = p.hash(key, tokens.first(size));
-    std::int32_t i = -1;
-    bool collides = false;
-    if (p.find(key, parent, tokens.first(size), i, collides) == nullptr) {
-      ++p.misses;
-      p.collisions += collides ? 1 : 0;
-      break;
+  try {
+    for (; tokens.size() >= size; tokens = tokens.subspan(size)) {
+      key = p.hash(key, tokens.first(size));
+      std::int32_t i = -1;
+      bool collides = false;
+      if (p.find(key, parent, tokens.first(size), i, collides) == nullptr) {
+        ++p.misses;
+        p.collisions += collides ? 1 : 0;
+        break;
+      }
+      parent = p.block_at(i);
+      p.retain(parent);
+      out.push_back(parent);
+      ++p.hits;
     }
-    parent = p.block_at(i);
-    p.retain(parent);
-    out.push_back(parent);
-    ++p.hits;
+  } catch (...) {
+    for (std::size_t n = out.size(); n-- > 0;) p.release(out[n]);
+    throw;
   }
   return out;
 }

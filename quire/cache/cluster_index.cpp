@@ -3,12 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
 
 #include "quire/base/error.h"
+#include "quire/base/thread_pool.h"
+#include "quire/cache/cluster_pages.h"
 #include "quire/ops/attention/kv_format.h"
+#include "quire/ops/attention/page_table.h"
 #include "quire/ops/merge/group_mean.h"
-#include "quire/ops/merge/sequence_view.h"
 
 namespace quire::cache {
 namespace {
@@ -23,47 +24,57 @@ std::int64_t row_bytes(DType dtype, std::int64_t n) {
   return kv_row_bytes(dtype, n) + kv_scale_bytes(dtype);
 }
 
-/// Places for clusters, in whole pages, that stretches of at least `least` tokens can need at most;
-/// three times as many, as pages may be filled in part. (Untouched ones take no memory.)
+/// Places for clusters, in whole pages, that stretches of at least `least` tokens can need at most.
+/// (Untouched ones take no memory.)
 std::int64_t slots_for(std::int64_t capacity, std::int64_t least, const ClusterSpec& spec) {
   const std::int64_t page = ClusterIndex::kPage;
   const std::int64_t most = least / spec.tokens_per_cluster + least / spec.largest + 2;
-  return 3 * (capacity / least + 2) * ((most + page - 1) / page * page);
+  return (capacity / least + 2) * ((most + page - 1) / page * page);
 }
 
 /// The clusters of each head in the order of their places, in whole pages of which each head has as
-/// many; −1: nothing. Like ones stand side by side: in `pure` pages, which some places of stay
-/// empty, only those that one super-cluster has.
-std::vector<std::int64_t> places_of(const Clusters& clusters, const MergedKeys& means, bool pure) {
+/// many; −1: nothing. Those of a page are alike.
+std::vector<std::int64_t> places_of(const Clusters& clusters, const MergedKeys& means) {
   constexpr std::int64_t page = ClusterIndex::kPage;
-  const std::int64_t G = means.k_GMK.size(0), M = clusters.groups;
-  const SequenceView centroids(means.k_GMK);
-  const Clusters alike = cluster_keys(
-      centroids.kv(), 0, 0, M,
-      {.segment = 8192, .tokens_per_cluster = page, .iterations = 5, .largest = pure ? page : M});
-  std::vector<std::vector<std::int64_t>> heads;
-  std::size_t most = 0;
-  for (std::int64_t g = 0; g < G; ++g) {
-    const std::int64_t* group = alike.group_GS.data<std::int64_t>() + g * M;
-    std::vector<std::int64_t> order(
-        static_cast<std::size_t>(clusters.groups_G.data<std::int64_t>()[g]));
-    std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(),
-                     [&](std::int64_t a, std::int64_t b) { return group[a] < group[b]; });
-    std::vector<std::int64_t> places;
-    for (std::size_t i = 0; i < order.size(); ++i) {
-      if (pure && i > 0 && group[order[i]] != group[order[i - 1]])
-        places.resize((places.size() + page - 1) / page * page, -1);
-      places.push_back(order[i]);
+  const std::int64_t G = means.k_GMK.size(0), K = means.k_GMK.size(2), M = clusters.groups;
+  const std::int64_t places = (M + page - 1) / page * page;
+  std::vector<std::int64_t> out(static_cast<std::size_t>(G * places), -1);
+  thread_pool().run(G, [&](std::int64_t g) {
+    const std::vector<std::int64_t> order = in_pages(
+        means.k_GMK.data<float>() + g * M * K, clusters.groups_G.data<std::int64_t>()[g], K, page);
+    std::copy(order.begin(), order.end(), out.begin() + g * places);
+  });
+  return out;
+}
+
+/// Of a head's keys: the squares of each number, summed, and |k|² of each cluster, summed.
+struct Squares {
+  std::vector<double> column_K, cluster_M;
+};
+
+Squares squares_of(const KvView& tokens, const Clusters& clusters, std::int64_t g) {
+  const std::int64_t n = clusters.member_GN.size(1);
+  const auto* group = clusters.group_GS.data<std::int64_t>() + g * clusters.group_GS.size(1);
+  Squares out{std::vector<double>(static_cast<std::size_t>(tokens.K)),
+              std::vector<double>(static_cast<std::size_t>(clusters.groups))};
+  std::vector<float> key(static_cast<std::size_t>(tokens.K));
+  for (std::int64_t i = 0; i < n; ++i) {
+    const std::int64_t page = kernel::page_at(tokens, 0, g, i / tokens.Z), slot = i % tokens.Z;
+    const std::int64_t at = kernel::slot_offset(tokens.k_strides, tokens.k_layout, page, slot, g);
+    const float scale = kv_scale_bytes(tokens.dtype) == 0
+                            ? 1.0f
+                            : tokens.k_scale_PZG[(page * tokens.Z + slot) * tokens.G + g];
+    kv_widen_row(tokens.dtype,
+                 static_cast<const std::byte*>(tokens.k_pages) +
+                     at * static_cast<std::int64_t>(size_of(tokens.dtype)),
+                 tokens.K, scale, key.data());
+    double sum = 0;
+    for (std::size_t k = 0; k < key.size(); ++k) {
+      const double square = double{key[k]} * double{key[k]};
+      out.column_K[k] += square;
+      sum += square;
     }
-    most = std::max(most, places.size());
-    heads.push_back(std::move(places));
-  }
-  most = (most + page - 1) / page * page;
-  std::vector<std::int64_t> out;
-  for (std::vector<std::int64_t>& places : heads) {
-    places.resize(most, -1);
-    out.insert(out.end(), places.begin(), places.end());
+    if (group[i] >= 0) out.cluster_M[static_cast<std::size_t>(group[i])] += sum;
   }
   return out;
 }
@@ -86,25 +97,25 @@ struct ClusterIndex::Found {
 };
 
 ClusterIndex::ClusterIndex(const LayerSpec& spec, std::int64_t capacity, std::int64_t least,
-                           DType kv, const ClusterSpec& clusters, std::int64_t pure_from)
+                           DType kv, const ClusterSpec& clusters)
     : G_(spec.G),
       K_(spec.K),
       U_(spec.U),
       spec_(clusters),
-      pure_from_(pure_from),
       dtype_(index_dtype(kv)),
       clusters_(spec, slots_for(capacity, least, clusters), dtype_, KLayout::kBlocks),
       supers_(spec, clusters_.slots() / kPage, dtype_, KLayout::kBlocks),
       member_(static_cast<std::size_t>(spec.G)),
       start_(static_cast<std::size_t>(spec.G), {0}),
-      filled_(static_cast<std::size_t>(spec.G)) {}
+      filled_(static_cast<std::size_t>(spec.G)),
+      profile_(static_cast<std::size_t>(spec.G * spec.K)) {}
 
 void ClusterIndex::add(const KvView& tokens, std::int64_t begin, std::int64_t n) {
   Found found;
   found.clusters = cluster_keys(tokens, 0, 0, n, spec_);
   found.M = found.clusters.groups;
   found.means = group_mean(tokens, 0, found.clusters.group_GS, found.M);
-  found.place_GS = places_of(found.clusters, found.means, n >= pure_from_);
+  found.place_GS = places_of(found.clusters, found.means);
   found.pages = static_cast<std::int64_t>(found.place_GS.size()) / G_ / kPage;
   const std::int64_t slots = found.pages * kPage;
   QUIRE_CHECK((pages_ + found.pages) * kPage <= clusters_.slots(), "an index of ",
@@ -123,7 +134,9 @@ void ClusterIndex::add(const KvView& tokens, std::int64_t begin, std::int64_t n)
   }
   clusters_.write(k_NGK, v_NGU, pages_ * kPage);
   bias_.resize(static_cast<std::size_t>((pages_ * kPage + slots) * G_), kNone);
+  spread_.resize(bias_.size());
   for (std::int64_t g = 0; g < G_; ++g) add_head(found, g, begin);
+  thread_pool().run(G_, [&](std::int64_t g) { add_spread(tokens, found, g); });
   add_supers(found);
   stretches_.push_back({begin, begin + n, pages_});
   pages_ += found.pages;
@@ -147,6 +160,35 @@ void ClusterIndex::add_head(const Found& found, std::int64_t g, std::int64_t beg
     }
     start.push_back(static_cast<std::uint32_t>(member.size()));
   }
+}
+
+/// How far apart the keys of each cluster are. Which of their numbers differ, and how much beside
+/// the others, is nearly the same in all clusters of a head: the first stretch says it for all.
+void ClusterIndex::add_spread(const KvView& tokens, const Found& found, std::int64_t g) {
+  const Squares squares = squares_of(tokens, found.clusters, g);
+  const auto K = static_cast<std::size_t>(K_);
+  std::vector<double> within = squares.column_K;
+  for (std::int64_t place = 0; place < found.pages * kPage; ++place) {
+    const std::int64_t m = found.at(g, place);
+    const double count = double{found.count(g, m)};
+    if (count == 0) continue;
+    const float* mean = found.means.k_GMK.data<float>() + (g * found.M + m) * K_;
+    double norm = 0;
+    for (std::size_t k = 0; k < K; ++k) {
+      const double square = double{mean[k]} * double{mean[k]};
+      within[k] -= count * square;
+      norm += square;
+    }
+    const double variance = squares.cluster_M[static_cast<std::size_t>(m)] / count - norm;
+    spread_[static_cast<std::size_t>((pages_ * kPage + place) * G_ + g)] =
+        static_cast<float>(std::max(variance, 0.0) / static_cast<double>(K_));
+  }
+  if (!stretches_.empty()) return;
+  double sum = 0;
+  for (double& x : within) sum += x = std::max(x, 0.0);
+  float* profile = profile_.data() + g * K_;
+  for (std::size_t k = 0; k < K; ++k)
+    profile[k] = sum > 0 ? static_cast<float>(within[k] / sum * static_cast<double>(K_)) : 1.0f;
 }
 
 /// The mean of the tokens of each page.
@@ -191,6 +233,7 @@ std::int64_t ClusterIndex::drop_behind(std::int64_t end) {
   }
   const auto slots = static_cast<std::size_t>(pages_ * kPage), G = static_cast<std::size_t>(G_);
   bias_.resize(slots * G);
+  spread_.resize(slots * G);
   super_bias_.resize(static_cast<std::size_t>(pages_) * G);
   for (std::size_t g = 0; g < G; ++g) {
     start_[g].resize(slots + 1);
@@ -223,7 +266,8 @@ KvView ClusterIndex::supers() const {
 }
 
 std::int64_t ClusterIndex::key_bytes() const {
-  return row_bytes(dtype_, K_) + static_cast<std::int64_t>(sizeof(float) + sizeof(std::uint32_t));
+  return row_bytes(dtype_, K_) +
+         static_cast<std::int64_t>(2 * sizeof(float) + sizeof(std::uint32_t));
 }
 
 std::int64_t ClusterIndex::value_bytes() const { return row_bytes(dtype_, U_); }

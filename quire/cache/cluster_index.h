@@ -19,10 +19,8 @@ class ClusterIndex {
 
   /// For at most `capacity` tokens, each stretch but the last of at least `least` tokens. Centroids
   /// are i8, each with a scale; of a cache of f32 f32.
-  /// A stretch of `pure_from` tokens or more has pages that hold only what is alike, some of them
-  /// in part: more to read where all are read, better where few are opened.
   ClusterIndex(const LayerSpec& spec, std::int64_t capacity, std::int64_t least, DType kv,
-               const ClusterSpec& clusters, std::int64_t pure_from);
+               const ClusterSpec& clusters);
 
   /// Clusters n tokens (all that the view holds), the first of which is token `begin`.
   void add(const KvView& tokens, std::int64_t begin, std::int64_t n);
@@ -48,6 +46,14 @@ class ClusterIndex {
   std::span<const float> bias() const { return bias_; }
   std::span<const float> super_bias() const { return super_bias_; }
 
+  /// How far apart the keys of each cluster are, [clusters, G]: the variance of their numbers,
+  /// which lies in the K numbers of a key as the head's profile says (its mean is 1).
+  std::span<const float> spread() const { return spread_; }
+  std::span<const float> profile(std::int64_t g) const {
+    return std::span(profile_).subspan(static_cast<std::size_t>(g * K_),
+                                       static_cast<std::size_t>(K_));
+  }
+
   /// The tokens of a cluster, ascending.
   std::span<const std::int32_t> members(std::int64_t g, std::int64_t m) const {
     const auto& start = start_[static_cast<std::size_t>(g)];
@@ -64,7 +70,8 @@ class ClusterIndex {
 
   /// Of all heads: centroids, mean values, biases, supers, and which tokens are members.
   std::int64_t bytes() const;
-  /// A centroid with its bias and where its members stand, of one head; and a mean value.
+  /// A centroid with its bias, its spread and where its members stand, of one head; and a mean
+  /// value.
   std::int64_t key_bytes() const;
   std::int64_t value_bytes() const;
 
@@ -74,17 +81,18 @@ class ClusterIndex {
   };
   struct Found;  // the clusters of a new stretch
   void add_head(const Found& found, std::int64_t g, std::int64_t begin);
+  void add_spread(const KvView& tokens, const Found& found, std::int64_t g);
   void add_supers(const Found& found);
 
   std::int64_t G_, K_, U_, pages_ = 0;
   ClusterSpec spec_;
-  std::int64_t pure_from_;
   DType dtype_;
   KvStore clusters_, supers_;
-  std::vector<float> bias_, super_bias_;           // [slots, G]
+  std::vector<float> bias_, spread_, super_bias_;  // [slots, G]
   std::vector<std::vector<std::int32_t>> member_;  // per head: cluster after cluster
   std::vector<std::vector<std::uint32_t>> start_;  // per head: [clusters + 1]
   std::vector<std::int64_t> filled_;               // per head
+  std::vector<float> profile_;                     // [G, K]
   std::vector<Stretch> stretches_;
 };
 

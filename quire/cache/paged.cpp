@@ -81,10 +81,9 @@ std::int64_t PagedPool::page_bytes() const {
 }
 
 PagedCache::Impl::Impl(std::shared_ptr<PagedPool> from, Block chain, std::int64_t most)
-    : pool(std::move(from)),
-      root(chain),
-      capacity(most),
-      layer_length(pool->spec().layers.size()) {}
+    : pool(std::move(from)), root(chain), capacity(most), layer_length(pool->spec().layers.size()) {
+  pool->blocks().retain_root(root);
+}
 
 PagedCache::Impl::~Impl() {
   pool->blocks().release(blocks);
@@ -139,11 +138,20 @@ void PagedCache::Impl::make_room(std::int64_t N) {
 
 void PagedCache::Impl::publish_full() {
   const auto size = static_cast<std::size_t>(Z());
+  BlockPool& pages = pool->blocks();
   while ((published + 1) * Z() <= length) {
     const auto i = static_cast<std::size_t>(published);
     const auto part = std::span(tokens).subspan(i * size, size);
     if (std::any_of(part.begin(), part.end(), [](std::int32_t id) { return id < 0; })) return;
-    set_block(i, pool->blocks().publish(blocks[i], i == 0 ? root : blocks[i - 1], part));
+    // One that is held by others too and is not published (its key collided, or what stood before
+    // it was lost) stays so.
+    if (pages.references(blocks[i]) == 1 && !pages.published(blocks[i])) {
+      try {
+        set_block(i, pages.publish(blocks[i], i == 0 ? root : blocks[i - 1], part));
+      } catch (const std::bad_alloc&) {
+        return;  // nobody needs it: the next step tries again
+      }
+    }
     ++published;
   }
 }
@@ -189,24 +197,27 @@ void PagedCache::Impl::drop_lost(std::vector<Block>& found) const {
 }
 
 std::unique_ptr<PagedCache::Impl> PagedCache::Impl::fork() const {
-  pool->blocks().retain_root(root);
   auto out = std::make_unique<Impl>(pool, root, capacity);
   const auto held = std::span(blocks).first(static_cast<std::size_t>(pages_of(length)));
   std::vector<Block> copy(held.begin(), held.end());
+  out->reserve(tokens.size(), copy.size());
   pool->blocks().retain(copy);
   out->hold(tokens, std::move(copy));
   return out;
 }
 
+void PagedCache::Impl::reserve(std::size_t ids, std::size_t pages) {
+  tokens.reserve(ids);
+  table.reserve(pages);
+}
+
 void PagedCache::Impl::hold(std::span<const std::int32_t> ids, std::vector<Block> held) {
+  reserve(ids.size(), held.size());
   length = static_cast<std::int64_t>(ids.size());
   tokens.assign(ids.begin(), ids.end());
   table.clear();
   for (const Block block : held) table.push_back(block.index);
   blocks = std::move(held);
-  while ((published + 1) * Z() <= length &&
-         pool->blocks().published(blocks[static_cast<std::size_t>(published)]))
-    ++published;
   std::fill(layer_length.begin(), layer_length.end(), length);
   publish_full();
 }
@@ -221,7 +232,13 @@ PagedCache::PagedCache(std::shared_ptr<PagedPool> pool, std::int64_t capacity,
   const std::string& identity = pool->spec().identity;
   const Block root = pool->blocks().open_root(
       concat(identity.size(), ":", identity, to_string(pool->spec().kv), ":", salt));
-  impl_ = std::make_unique<Impl>(std::move(pool), root, capacity);
+  try {
+    impl_ = std::make_unique<Impl>(pool, root, capacity);
+  } catch (...) {
+    pool->blocks().close_root(root);
+    throw;
+  }
+  pool->blocks().close_root(root);  // the sequence holds it from here on
 }
 
 PagedCache::~PagedCache() = default;
@@ -282,8 +299,15 @@ std::int64_t PagedCache::adopt(std::span<const std::int32_t> ids) {
   impl_->truncate(0);  // pages of an unfinished step go back
   const auto most = std::min(ids.size(), static_cast<std::size_t>(impl_->capacity));
   std::vector<Block> found = impl_->pool->blocks().match(impl_->root, ids.first(most));
-  impl_->drop_lost(found);
-  const std::size_t tokens = found.size() * static_cast<std::size_t>(impl_->Z());
+  std::size_t tokens = 0;
+  try {
+    impl_->drop_lost(found);
+    tokens = found.size() * static_cast<std::size_t>(impl_->Z());
+    impl_->reserve(tokens, found.size());
+  } catch (...) {
+    impl_->pool->blocks().release(found);
+    throw;
+  }
   impl_->hold(ids.first(tokens), std::move(found));
   return impl_->length;
 }

@@ -39,7 +39,9 @@ struct PagedCache::Impl {
   /// Lets go of the pages from the first one on that cannot be read back from disk.
   void drop_lost(std::vector<Block>& found) const;
   std::unique_ptr<Impl> fork() const;
-  /// From now on the sequence has these pages, whose references it takes over.
+  void reserve(std::size_t ids, std::size_t pages);
+  /// From now on the sequence has these pages, whose references it takes over: when it returns.
+  /// Throws only where reserve() was not called before.
   void hold(std::span<const std::int32_t> ids, std::vector<Block> held);
 
  private:

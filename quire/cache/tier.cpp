@@ -125,9 +125,9 @@ struct Tier::Impl {
 
   void take_frame(std::int64_t layer, std::int32_t page) {
     const std::int32_t f = free.back();
-    free.pop_back();
     auto& list = of_layer[static_cast<std::size_t>(layer)];
     list.push_back(f);
+    free.pop_back();
     frame(f) = {static_cast<std::int32_t>(layer), page, list.size() - 1, false, false, 0, 0, 0};
     slot(layer, page).frame = f;
   }
@@ -203,8 +203,11 @@ struct Tier::Impl {
     while (free.size() < count) {
       const auto found = victims(layer, count - free.size(), share, refused > 1);
       if (found.empty()) break;
+      // Memory that runs out must not leave a frame half way: all of it is taken before.
       std::vector<TierRecord> records;
       std::vector<std::uint64_t> lives;
+      records.reserve(found.size());
+      lives.reserve(found.size());
       for (const std::int32_t f : found) {
         const Frame victim = frame(f);
         Slot& s = slot(victim.layer, victim.page);
@@ -262,6 +265,11 @@ struct Tier::Impl {
     make_room(lock, layer, missing.size(), static_cast<std::int64_t>(pages.size()), failure);
     std::vector<TierRecord> records;
     std::vector<std::uint64_t> lives;
+    auto& list = of_layer[static_cast<std::size_t>(layer)];
+    list.reserve(list.size() + missing.size());
+    records.reserve(missing.size());
+    lives.reserve(missing.size());
+    failure.pages.reserve(missing.size());
     for (const std::int32_t page : missing) {
       if (free.empty()) {
         failure.no_room = true;

@@ -25,7 +25,9 @@ void check_spec(const TieredSpec& spec) {
               "; it must be at least 1");
   QUIRE_CHECK(spec.estimate >= 0 && spec.estimate <= 1, "spec.estimate is ", spec.estimate,
               "; it may be 0 to 1");
-  QUIRE_CHECK(spec.opened >= 1 && spec.two_levels_from >= 0, "spec.opened is ", spec.opened,
+  QUIRE_CHECK(spec.own_values >= 0 && spec.own_values <= 1, "spec.own_values is ", spec.own_values,
+              "; it may be 0 to 1");
+  QUIRE_CHECK(spec.opened >= 0 && spec.two_levels_from >= 0, "spec.opened is ", spec.opened,
               " and spec.two_levels_from ", spec.two_levels_from);
   QUIRE_CHECK(spec.clusters.tokens_per_cluster >= 1 && spec.clusters.largest >= 1,
               "spec.clusters.tokens_per_cluster is ", spec.clusters.tokens_per_cluster,
@@ -67,7 +69,7 @@ TieredCache::TieredCache(std::vector<LayerSpec> layers, const TieredSpec& spec,
                 "a cache layer has H = ", s.H, ", G = ", s.G, ", K = ", s.K, ", U = ", s.U);
     TieredLayer layer{s, TokenRows(s, capacity, kv), {}};
     if (!is_left_whole(s.attention))
-      layer.index.emplace(s, capacity, spec.staging, kv, spec.clusters, spec.two_levels_from);
+      layer.index.emplace(s, capacity, spec.staging, kv, spec.clusters);
     impl_->layers.push_back(std::move(layer));
   }
 }

@@ -32,14 +32,18 @@ struct TieredSpec {
   std::int64_t sinks = 16;     // a multiple of 16
   std::int64_t recent = 64;    // at least
   std::int64_t staging = 256;  // tokens that are indexed together, a multiple of 16
-  ClusterSpec clusters = {};
+  ClusterSpec clusters = {.tokens_per_cluster = 8};
   /// The part of the clusters that were not selected, by rank, which is estimated: 1 all of them,
   /// as long as there are two levels also those that were not looked at; 0 none.
   double estimate = 1;
+  /// The best part of the clusters that were looked at and not selected, which is estimated with
+  /// mean values of their own; the others of a super-cluster stand together, with its mean value.
+  double own_values = 0.25;
   /// From so many indexed tokens on, clusters are looked for in two levels: of the super-clusters
   /// (16 clusters each) this many are opened for a kv head, or more where the budget asks for it.
-  std::int64_t two_levels_from = 32768;
-  std::int64_t opened = 64;
+  /// 0: three quarters as many bytes of the index as the budget has of keys and values.
+  std::int64_t two_levels_from = 0;
+  std::int64_t opened = 0;
   /// With a limit, what memory has no room for lies in a file, clusters in one piece. Not a bit
   /// depends on it.
   MemoryLimit memory = {};

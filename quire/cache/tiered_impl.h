@@ -70,6 +70,12 @@ class KeyList {
   std::vector<float> score_HW_;
 };
 
+/// What a budget comes to for a query: pages of the index to open and tokens of the context to
+/// attend to exactly, for each kv head.
+struct TieredPlan {
+  std::int64_t pages = 0, tokens = 0;
+};
+
 /// Keys that are listed, and the hold on the memory where they lie.
 struct HeldKeys {
   KeyList list;
@@ -88,17 +94,22 @@ struct HeldTokens {
 
 /// What a kv head has of one query.
 struct TieredHead {
-  Tensor rank_1C, taken_1C;             // f32 and u8, of the C clusters that were looked at
   std::vector<std::int32_t> positions;  // of the tokens to attend to exactly
   std::int64_t clusters = 0;            // that they are from
+};
+
+/// What a query does not attend to exactly: clusters that were not taken, and pages, not opened or
+/// in part.
+struct TieredRest {
+  KeyList clusters, pages;
 };
 
 /// What one query looks at, C clusters of each kv head, and what it attends to exactly.
 struct TieredFound {
   std::vector<std::int32_t> opened_GW;  // pages of the index; empty: all
   std::int64_t C = 0, W = 0;
-  Tensor mass_1HC;
-  Tensor super_mass_1HP;  // with two levels
+  Tensor mass_1HC, super_mass_1HP;    // the latter with two levels
+  Tensor rank_GC, size_GC, taken_GC;  // f32, i64 and u8
   std::vector<TieredHead> heads_G;
 
   /// Which cluster of the index the c-th is.
@@ -109,15 +120,15 @@ struct TieredFound {
   }
   const TieredHead& head(std::int64_t g) const { return heads_G[static_cast<std::size_t>(g)]; }
   bool taken(std::int64_t g, std::int64_t c) const {
-    return head(g).taken_1C.data<std::uint8_t>()[c] != 0;
+    return taken_GC.data<std::uint8_t>()[g * C + c] != 0;
   }
 };
 
-/// Of sinks, staging and recent tokens, and with two levels of what was not opened.
+/// The attention to sinks, staging and recent tokens; and the log-sum-exp over them and, with two
+/// levels, over what was not opened.
 struct TieredKnown {
   AttentionResult hot;
-  std::optional<AttentionResult> closed;
-  Tensor lse_1H;  // of both
+  Tensor lse_1H;
 };
 
 /// log(e^a + e^b)
@@ -145,24 +156,25 @@ struct TieredCache::Impl {
   void follow(TieredLayer& layer, std::int64_t end);
   TieredZones zones(const TieredLayer& layer, std::int64_t length) const;
 
-  /// Tokens of the context to attend to exactly; of a mass: at most all.
-  std::int64_t budget_tokens(const TieredLayer& layer, const SearchBudget& budget,
-                             std::int64_t end) const;
-  /// How many tokens make it worth opening more pages.
-  std::int64_t to_look_for(const TieredLayer& layer, const SearchBudget& budget,
-                           std::int64_t end) const;
   bool covers(const TieredLayer& layer, const SearchBudget& budget, std::int64_t end) const;
-  /// Bytes of the index that a query reads, members aside.
-  std::int64_t index_bytes_read(const TieredLayer& layer, std::int64_t budget_tokens) const;
 
   // tiered_search.cpp
+  TieredPlan plan(const TieredLayer& layer, const SearchBudget& budget, std::int64_t end) const;
   std::int64_t pages_to_open(const TieredLayer& layer, std::int64_t budget_tokens) const;
-  TieredFound look(TieredLayer& layer, const Tensor& q_1HK, std::int64_t budget_tokens);
-  void choose(const TieredLayer& layer, TieredFound& found, std::int64_t g,
-              const SearchBudget& budget, std::int64_t budget_tokens,
-              const TieredKnown& known) const;
+  double index_bytes_of_page(const TieredLayer& layer) const;
+  /// Bytes of the index that a query reads, members aside.
+  std::int64_t index_bytes_read(const TieredLayer& layer, std::int64_t open) const;
+  void look(const TieredLayer& layer, const Tensor& q_1HK, std::int64_t g, TieredFound& found,
+            TieredKnown& known) const;
+  void open_best(const TieredLayer& layer, const Tensor& q_1HK, std::int64_t g, TieredFound& found,
+                 TieredKnown& known) const;
+  void add_spread(const TieredLayer& layer, const Tensor& q_1HK, std::int64_t g,
+                  TieredFound& found) const;
+  void choose(const TieredLayer& layer, TieredFound& found, const SearchBudget& budget,
+              std::int64_t budget_tokens, const TieredKnown& known) const;
   TieredFound find(TieredLayer& layer, const Tensor& q_1HK, std::int64_t end,
-                   const SearchBudget& budget, TieredKnown& known, KeyList* rest = nullptr);
+                   const SearchBudget& budget, TieredKnown& known,
+                   TieredRest* rest = nullptr) const;
 
   // tiered_storage.cpp
   std::int64_t number_of(const TieredLayer& layer) const { return &layer - layers.data(); }
@@ -181,15 +193,19 @@ struct TieredCache::Impl {
   void read_ahead(const TieredLayer& layer, TieredPages::Reading& reading) const;
 
   // tiered_step.cpp
-  KvView clusters_of(const TieredLayer& layer, const TieredFound& found) const;
   AttentionResult over_all(TieredLayer& layer, const Tensor& q_NHK, std::int64_t end) const;
-  TieredKnown over_known(TieredLayer& layer, const Tensor& q_1HK, const TieredFound& found,
-                         std::int64_t end) const;
+  AttentionResult over_hot(TieredLayer& layer, const Tensor& q_1HK, std::int64_t end) const;
+  Tensor best_rest(const TieredLayer& layer, const TieredFound& found, std::int64_t g,
+                   double share) const;
   void add_rest(const TieredLayer& layer, const TieredFound& found, std::int64_t g,
-                KeyList& to) const;
+                TieredRest& to) const;
+  void add_closed(const TieredLayer& layer, const TieredFound& found, std::int64_t g,
+                  KeyList& to) const;
+  void note_mass(TieredLayer& layer, const TieredFound& found, const TieredKnown& known,
+                 const Tensor& exact_1H, const Tensor& whole_1H) const;
   AttentionResult attend_row(TieredLayer& layer, const Tensor& q_1HK, std::int64_t end);
   void note(TieredLayer& layer, const TieredFound& found, std::int64_t end,
-            std::int64_t budget_tokens) const;
+            std::int64_t pages) const;
 };
 
 }  // namespace quire::cache

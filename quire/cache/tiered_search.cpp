@@ -13,6 +13,10 @@ namespace quire::cache {
 namespace {
 
 constexpr std::int64_t kPage = ClusterIndex::kPage;
+constexpr std::int64_t kLeastPages = 4;  // that are opened
+// Bytes of the index to look into for each byte of keys and values that the budget can take: at
+// smaller budgets it is the choice that decides.
+constexpr double kIndexPerKeys = 0.75;
 constexpr double kMinusInfinity = -std::numeric_limits<double>::infinity();
 
 /// log Σ e^x
@@ -29,25 +33,30 @@ std::span<const float> row_of(const Tensor& x_1HC, std::int64_t h) {
   return {x_1HC.data<float>() + h * C, static_cast<std::size_t>(C)};
 }
 
-/// The best pages of each head, ascending, by what their tokens receive together.
-std::vector<std::int32_t> best_pages_of(const Tensor& mass_1HP, std::span<const float> bias_PG,
-                                        std::int64_t G, std::int64_t W) {
-  const std::int64_t P = mass_1HP.size(2), H = mass_1HP.size(1);
+/// Σ w x²
+float weighted_square(std::span<const float> w, const float* x) {
+  float sum = 0;
+  for (std::size_t i = 0; i < w.size(); ++i) sum += w[i] * x[i] * x[i];
+  return sum;
+}
+
+/// The best pages of a kv head, ascending, by what their tokens receive together; mass_1RP: of its
+/// heads.
+void best_pages(const Tensor& mass_1RP, std::span<const float> bias_P, std::span<std::int32_t> to) {
+  const std::int64_t R = mass_1RP.size(1), P = mass_1RP.size(2);
   // Every page takes one place, whatever stands in it: rank by the whole mass, not by token.
-  Tensor bias_GM = Tensor::zeros({G, P}, DType::kF32), size_GM = Tensor::empty({G, P}, DType::kI64),
-         hot_NH = Tensor::empty({1, H}, DType::kF32);
-  std::fill_n(size_GM.mutable_data<std::int64_t>(), G * P, 1);
-  std::fill_n(hot_NH.mutable_data<float>(), H, -std::numeric_limits<float>::infinity());
-  for (std::int64_t i = 0; i < G * P; ++i) {
-    const float bias = bias_PG[static_cast<std::size_t>(i % P * G + i / P)];
-    if (std::isinf(bias)) bias_GM.mutable_data<float>()[i] = bias;
-  }
-  const Tensor rank_GM = cluster_rank(mass_1HP, bias_GM, hot_NH).view({G, P});
-  const Selection best = select_clusters(rank_GM, size_GM, W);
-  std::vector<std::int32_t> out;
-  for (std::int64_t i = 0; i < G * P; ++i)
-    if (best.taken_GM.data<std::uint8_t>()[i] != 0) out.push_back(static_cast<std::int32_t>(i % P));
-  return out;
+  Tensor bias_1P = Tensor::zeros({1, P}, DType::kF32), size_1P = Tensor::empty({1, P}, DType::kI64),
+         hot_1R = Tensor::empty({1, R}, DType::kF32);
+  std::fill_n(size_1P.mutable_data<std::int64_t>(), P, 1);
+  std::fill_n(hot_1R.mutable_data<float>(), R, -std::numeric_limits<float>::infinity());
+  for (std::int64_t p = 0; p < P; ++p)
+    if (std::isinf(bias_P[static_cast<std::size_t>(p)]))
+      bias_1P.mutable_data<float>()[p] = bias_P[static_cast<std::size_t>(p)];
+  const Tensor rank_1P = cluster_rank(mass_1RP, bias_1P, hot_1R).view({1, P});
+  const Selection best = select_clusters(rank_1P, size_1P, static_cast<std::int64_t>(to.size()));
+  std::size_t at = 0;
+  for (std::int64_t p = 0; p < P; ++p)
+    if (best.taken_GM.data<std::uint8_t>()[p] != 0) to[at++] = static_cast<std::int32_t>(p);
 }
 
 /// Clusters by rank until each head of the group has the part of its attention that was asked for.
@@ -95,117 +104,205 @@ std::int64_t TieredCache::Impl::pages_to_open(const TieredLayer& layer,
                                               std::int64_t budget_tokens) const {
   const std::int64_t pages = layer.index->pages();
   if (layer.index->tokens() < spec.two_levels_from) return pages;
+  std::int64_t open = spec.opened;
+  if (open == 0) {
+    const std::int64_t tokens = budget_tokens * layer.rows.bytes_per_token() / layer.spec.G;
+    open = static_cast<std::int64_t>(kIndexPerKeys * static_cast<double>(tokens) /
+                                     index_bytes_of_page(layer));
+  }
   // Twice what the budget can take, so that there is something to choose from.
   const std::int64_t tokens_of_page = kPage * spec.clusters.tokens_per_cluster;
-  return std::min(pages, std::max(spec.opened, 2 * budget_tokens / tokens_of_page));
+  open = std::max({open, kLeastPages, 2 * budget_tokens / tokens_of_page});
+  return std::min(pages, open);
+}
+
+/// Of a page that is opened.
+double TieredCache::Impl::index_bytes_of_page(const TieredLayer& layer) const {
+  const double values = spec.estimate > 0 ? std::min(spec.estimate, spec.own_values) : 0;
+  return static_cast<double>(kPage) * (static_cast<double>(layer.index->key_bytes()) +
+                                       values * static_cast<double>(layer.index->value_bytes()));
 }
 
 std::int64_t TieredCache::Impl::index_bytes_read(const TieredLayer& layer,
-                                                 std::int64_t budget_tokens) const {
-  const std::int64_t pages = layer.index->pages(), open = pages_to_open(layer, budget_tokens);
-  const std::int64_t value = spec.estimate > 0 ? layer.index->value_bytes() : 0;
-  const std::int64_t keys = open * kPage + (open < pages ? pages : 0);
-  return layer.spec.G * keys * (layer.index->key_bytes() + value);
+                                                 std::int64_t open) const {
+  const std::int64_t pages = layer.index->pages();
+  const std::int64_t opened = std::llround(static_cast<double>(open) * index_bytes_of_page(layer));
+  const bool values = spec.estimate > 0 && (spec.own_values < 1 || open < pages);
+  const std::int64_t supers = pages * ((open < pages ? layer.index->key_bytes() : 0) +
+                                       (values ? layer.index->value_bytes() : 0));
+  return layer.spec.G * (opened + supers);
 }
 
-std::int64_t TieredCache::Impl::budget_tokens(const TieredLayer& layer, const SearchBudget& budget,
-                                              std::int64_t end) const {
+TieredPlan TieredCache::Impl::plan(const TieredLayer& layer, const SearchBudget& budget,
+                                   std::int64_t end) const {
   const std::int64_t all = layer.index->tokens();
-  if (budget.tokens >= 0) return std::min(budget.tokens, all);
-  if (budget.fraction == 1 || budget.mass == 1 || budget.read == 1) return all;
-  std::int64_t tokens = all;
-  if (budget.fraction >= 0) {
-    tokens = static_cast<std::int64_t>(budget.fraction * static_cast<double>(all));
-  } else if (budget.read >= 0) {
-    const std::int64_t token = layer.rows.bytes_per_token(), hot = end - all;
-    const double may = budget.read * static_cast<double>(end * token);
-    const std::int64_t left = static_cast<std::int64_t>(may) - hot * token;
-    const std::int64_t each = token + layer.spec.G * 4;
-    // The index is read more the more is to be selected: once over is near enough.
-    const std::int64_t first = std::max<std::int64_t>(0, left - index_bytes_read(layer, 0)) / each;
-    tokens = (left - index_bytes_read(layer, first)) / each;
+  const auto for_tokens = [&](std::int64_t tokens) {
+    return TieredPlan{pages_to_open(layer, tokens), tokens};
+  };
+  if (budget.tokens >= 0) return for_tokens(std::min(budget.tokens, all));
+  if (budget.fraction == 1 || budget.mass == 1 || budget.read == 1) return for_tokens(all);
+  const auto bounded = [&](std::int64_t tokens) {
+    return std::min(all, std::clamp(tokens, budget.min_tokens, budget.max_tokens));
+  };
+  // A mass can be reached only where all are looked at.
+  if (budget.mass >= 0) return {layer.index->pages(), bounded(all)};
+  if (budget.fraction >= 0)
+    return for_tokens(
+        bounded(static_cast<std::int64_t>(budget.fraction * static_cast<double>(all))));
+  const std::int64_t token = layer.rows.bytes_per_token(), hot = end - all;
+  const double may = budget.read * static_cast<double>(end * token);
+  const std::int64_t left = static_cast<std::int64_t>(may) - hot * token;
+  const std::int64_t each = token + layer.spec.G * 4;
+  // The more is to be selected the more of the index is read: narrowed down from both sides.
+  std::int64_t low = 0, high = std::max<std::int64_t>(0, left / each);
+  while (low < high) {
+    const std::int64_t tokens = (low + high + 1) / 2;
+    const std::int64_t index = index_bytes_read(layer, pages_to_open(layer, tokens));
+    (index + tokens * each <= left ? low : high) =
+        index + tokens * each <= left ? tokens : tokens - 1;
   }
-  return std::min(all, std::clamp(tokens, budget.min_tokens, budget.max_tokens));
-}
-
-std::int64_t TieredCache::Impl::to_look_for(const TieredLayer& layer, const SearchBudget& budget,
-                                            std::int64_t end) const {
-  return budget.mass < 0 ? budget_tokens(layer, budget, end) : budget.min_tokens;
+  return for_tokens(bounded(low));
 }
 
 bool TieredCache::Impl::covers(const TieredLayer& layer, const SearchBudget& budget,
                                std::int64_t end) const {
   if (!layer.index || layer.index->end() < 0) return true;
-  return budget.mass < 0 ? budget_tokens(layer, budget, end) >= layer.index->tokens()
+  return budget.mass < 0 ? plan(layer, budget, end).tokens >= layer.index->tokens()
                          : budget.mass == 1;
 }
 
-/// Scores what is opened.
-TieredFound TieredCache::Impl::look(TieredLayer& layer, const Tensor& q_1HK,
-                                    std::int64_t budget_tokens) {
-  TieredFound found;
-  ClusterIndex& index = *layer.index;
-  const std::int64_t G = layer.spec.G, pages = index.pages();
-  const double scale = layer.spec.attention.scale;
-  found.W = pages_to_open(layer, budget_tokens);
-  found.C = found.W * kPage;
-  if (found.W < pages) {
-    KvView supers = index.supers();
-    supers.length_BG = &pages;
-    found.super_mass_1HP = cluster_mass(q_1HK, supers, 0, scale);
-    found.opened_GW = best_pages_of(found.super_mass_1HP, index.super_bias(), G, found.W);
+/// The pages that a kv head opens, and what the others receive.
+void TieredCache::Impl::open_best(const TieredLayer& layer, const Tensor& q_1HK, std::int64_t g,
+                                  TieredFound& found, TieredKnown& known) const {
+  const ClusterIndex& index = *layer.index;
+  const std::int64_t G = layer.spec.G, R = layer.spec.H / G, pages = index.pages();
+  KvView supers = index.supers();
+  supers.length_BG = &pages;
+  cluster_mass_of_head(q_1HK, supers, 0, layer.spec.attention.scale, g, found.super_mass_1HP);
+  std::vector<float> bias(static_cast<std::size_t>(pages));
+  for (std::int64_t p = 0; p < pages; ++p)
+    bias[static_cast<std::size_t>(p)] = index.super_bias()[static_cast<std::size_t>(p * G + g)];
+  const std::span<std::int32_t> opened =
+      std::span(found.opened_GW)
+          .subspan(static_cast<std::size_t>(g * found.W), static_cast<std::size_t>(found.W));
+  best_pages(found.super_mass_1HP.slice(1, g * R, (g + 1) * R), bias, opened);
+  for (std::int64_t h = g * R; h < (g + 1) * R; ++h) {
+    std::vector<float> closed(row_of(found.super_mass_1HP, h).begin(),
+                              row_of(found.super_mass_1HP, h).end());
+    for (const std::int32_t p : opened)
+      closed[static_cast<std::size_t>(p)] = -std::numeric_limits<float>::infinity();
+    float& lse = known.lse_1H.mutable_data<float>()[h];
+    lse = static_cast<float>(log_add(double{lse}, log_sum(closed)));
   }
-  const KvView clusters = clusters_of(layer, found);
-  found.mass_1HC = cluster_mass(q_1HK, clusters, 0, scale);
-  return found;
 }
 
-/// The best clusters of one kv head, whose heads' attention, to all that is known and to what was
-/// opened, adds up to 1 each.
-void TieredCache::Impl::choose(const TieredLayer& layer, TieredFound& found, std::int64_t g,
-                               const SearchBudget& budget, std::int64_t budget_tokens,
-                               const TieredKnown& known) const {
+/// Scores what a kv head opens, and ranks it: each head's attention, to all that is known and to
+/// what was opened, adds up to 1.
+void TieredCache::Impl::look(const TieredLayer& layer, const Tensor& q_1HK, std::int64_t g,
+                             TieredFound& found, TieredKnown& known) const {
   const ClusterIndex& index = *layer.index;
   const std::int64_t G = layer.spec.G, R = layer.spec.H / G, C = found.C;
-  TieredHead& head = found.heads_G[static_cast<std::size_t>(g)];
-  Tensor bias_GM = Tensor::empty({1, C}, DType::kF32), size_GM = Tensor::empty({1, C}, DType::kI64);
-  float* bias = bias_GM.mutable_data<float>();
-  auto* size = size_GM.mutable_data<std::int64_t>();
-  const std::span<const float> from = index.bias();
+  KvView clusters = index.all_clusters();
+  clusters.length_BG = &C;
+  if (!found.opened_GW.empty()) {
+    open_best(layer, q_1HK, g, found, known);
+    clusters = index.clusters();
+    clusters.length_BG = &C;
+    clusters.table = found.opened_GW.data() + g * found.W;
+    clusters.W = found.W;
+  }
+  cluster_mass_of_head(q_1HK, clusters, 0, layer.spec.attention.scale, g, found.mass_1HC);
+  if (layer.spec.attention.softcap == 0) add_spread(layer, q_1HK, g, found);
+  Tensor bias_1C = Tensor::empty({1, C}, DType::kF32);
+  float* bias = bias_1C.mutable_data<float>();
+  auto* size = found.size_GC.mutable_data<std::int64_t>() + g * C;
   for (std::int64_t c = 0; c < C; ++c) {
     const std::int64_t m = found.cluster(g, c);
-    bias[c] = from[static_cast<std::size_t>(m * G + g)];
+    bias[c] = index.bias()[static_cast<std::size_t>(m * G + g)];
     size[c] = static_cast<std::int64_t>(index.members(g, m).size());
   }
-  const Tensor mass_1RC = found.mass_1HC.slice(1, g * R, (g + 1) * R);
-  const Tensor lse_1R = known.lse_1H.slice(1, g * R, (g + 1) * R);
-  head.rank_1C = cluster_rank(mass_1RC, bias_GM, lse_1R).view({1, C});
-  if (budget.mass < 0) {
-    head.taken_1C = select_clusters(head.rank_1C, size_GM, budget_tokens).taken_GM;
-  } else {
-    head.taken_1C = take_mass(head.rank_1C, size_GM, mass_1RC, lse_1R,
-                              known.hot.lse_NH.slice(1, g * R, (g + 1) * R), budget);
-  }
-  const std::uint8_t* taken = head.taken_1C.data<std::uint8_t>();
-  for (std::int64_t c = 0; c < C; ++c) {
-    if (taken[c] == 0) continue;
-    ++head.clusters;
-    const std::span<const std::int32_t> members = index.members(g, found.cluster(g, c));
-    head.positions.insert(head.positions.end(), members.begin(), members.end());
+  const Tensor rank = cluster_rank(found.mass_1HC.slice(1, g * R, (g + 1) * R), bias_1C,
+                                   known.lse_1H.slice(1, g * R, (g + 1) * R));
+  std::copy_n(rank.data<float>(), C, found.rank_GC.mutable_data<float>() + g * C);
+}
+
+/// What Jensen's inequality says that the mean key counts too little: half the variance of the
+/// scores of its cluster, told from one number of the cluster and the head's profile.
+void TieredCache::Impl::add_spread(const TieredLayer& layer, const Tensor& q_1HK, std::int64_t g,
+                                   TieredFound& found) const {
+  const ClusterIndex& index = *layer.index;
+  const std::int64_t G = layer.spec.G, R = layer.spec.H / G, K = layer.spec.K, C = found.C;
+  const double given = layer.spec.attention.scale;
+  const double scale = given == 0 ? 1 / std::sqrt(static_cast<double>(K)) : given;
+  for (std::int64_t h = g * R; h < (g + 1) * R; ++h) {
+    const float half = static_cast<float>(0.5 * scale * scale) *
+                       weighted_square(index.profile(g), q_1HK.data<float>() + h * K);
+    float* mass = found.mass_1HC.mutable_data<float>() + h * C;
+    for (std::int64_t c = 0; c < C; ++c)
+      mass[c] += std::min(
+          3.0f, half * index.spread()[static_cast<std::size_t>(found.cluster(g, c) * G + g)]);
   }
 }
 
-/// What a query attends to exactly; what is left to estimate goes to `rest`.
+/// The best clusters of all kv heads.
+void TieredCache::Impl::choose(const TieredLayer& layer, TieredFound& found,
+                               const SearchBudget& budget, std::int64_t budget_tokens,
+                               const TieredKnown& known) const {
+  const std::int64_t G = layer.spec.G, R = layer.spec.H / G, C = found.C;
+  if (budget.mass >= 0) {
+    found.taken_GC = Tensor::empty({G, C}, DType::kU8);
+    for (std::int64_t g = 0; g < G; ++g) {
+      const Tensor taken = take_mass(
+          found.rank_GC.slice(0, g, g + 1), found.size_GC.slice(0, g, g + 1),
+          found.mass_1HC.slice(1, g * R, (g + 1) * R), known.lse_1H.slice(1, g * R, (g + 1) * R),
+          known.hot.lse_NH.slice(1, g * R, (g + 1) * R), budget);
+      std::copy_n(taken.data<std::uint8_t>(), C,
+                  found.taken_GC.mutable_data<std::uint8_t>() + g * C);
+    }
+    return;
+  }
+  // Bytes are the layer's: a head that looks far around takes what another does not need.
+  const std::int64_t rows = budget.read >= 0 ? 1 : G;
+  found.taken_GC =
+      select_clusters(found.rank_GC.view({rows, G / rows * C}),
+                      found.size_GC.view({rows, G / rows * C}), G / rows * budget_tokens)
+          .taken_GM.view({G, C});
+}
+
+/// What a query attends to exactly, and what is left to estimate.
 TieredFound TieredCache::Impl::find(TieredLayer& layer, const Tensor& q_1HK, std::int64_t end,
-                                    const SearchBudget& budget, TieredKnown& known, KeyList* rest) {
-  const std::int64_t G = layer.spec.G, tokens = budget_tokens(layer, budget, end);
-  TieredFound found = look(layer, q_1HK, to_look_for(layer, budget, end));
-  known = over_known(layer, q_1HK, found, end);
+                                    const SearchBudget& budget, TieredKnown& known,
+                                    TieredRest* rest) const {
+  const std::int64_t G = layer.spec.G, H = layer.spec.H, pages = layer.index->pages();
+  const TieredPlan planned = plan(layer, budget, end);
+  known.hot = over_hot(layer, q_1HK, end);
+  known.lse_1H = Tensor::empty({1, H}, DType::kF32);
+  std::copy_n(known.hot.lse_NH.data<float>(), H, known.lse_1H.mutable_data<float>());
+  TieredFound found;
+  found.W = planned.pages;
+  const std::int64_t C = found.C = found.W * kPage;
+  if (found.W < pages) {
+    found.opened_GW.resize(static_cast<std::size_t>(G * found.W));
+    found.super_mass_1HP = Tensor::empty({1, H, pages}, DType::kF32);
+  }
+  found.mass_1HC = Tensor::empty({1, H, C}, DType::kF32);
+  found.rank_GC = Tensor::empty({G, C}, DType::kF32);
+  found.size_GC = Tensor::empty({G, C}, DType::kI64);
+  thread_pool().run(G, [&](std::int64_t g) { look(layer, q_1HK, g, found, known); });
+  choose(layer, found, budget, planned.tokens, known);
   found.heads_G.resize(static_cast<std::size_t>(G));
-  if (rest != nullptr) *rest = KeyList(G, found.C, layer.spec.H);
+  if (rest != nullptr) *rest = {{G, C, H}, {G, pages, H}};
   thread_pool().run(G, [&](std::int64_t g) {
-    choose(layer, found, g, budget, tokens, known);
-    if (rest != nullptr) add_rest(layer, found, g, *rest);
+    TieredHead& head = found.heads_G[static_cast<std::size_t>(g)];
+    for (std::int64_t c = 0; c < C; ++c) {
+      if (!found.taken(g, c)) continue;
+      ++head.clusters;
+      const std::span<const std::int32_t> members = layer.index->members(g, found.cluster(g, c));
+      head.positions.insert(head.positions.end(), members.begin(), members.end());
+    }
+    if (rest == nullptr) return;
+    if (spec.estimate > 0) add_rest(layer, found, g, *rest);
+    if (spec.estimate == 1 && !found.opened_GW.empty()) add_closed(layer, found, g, rest->pages);
   });
   return found;
 }
@@ -231,7 +328,7 @@ SearchResult TieredCache::search(std::int64_t layer, const Tensor& q_HK,
     for (std::int64_t c = 0; c < found.C; ++c)
       if (found.taken(g, c))
         head.scores.insert(head.scores.end(), at.index->members(g, found.cluster(g, c)).size(),
-                           found.head(g).rank_1C.data<float>()[c]);
+                           found.rank_GC.data<float>()[g * found.C + c]);
   }
   for (std::int64_t h = 0; h < H; ++h) {
     const std::int64_t g = h / (H / G);
@@ -239,10 +336,10 @@ SearchResult TieredCache::search(std::int64_t layer, const Tensor& q_HK,
     std::vector<float> taken, rest;
     for (std::int64_t c = 0; c < found.C; ++c)
       (found.taken(g, c) ? taken : rest).push_back(mass[static_cast<std::size_t>(c)]);
-    double left = log_sum(rest);
-    if (known.closed) left = log_add(left, known.closed->lse_NH.data<float>()[h]);
     const double have = log_add(known.hot.lse_NH.data<float>()[h], log_sum(taken));
-    out.covered_H[static_cast<std::size_t>(h)] = std::exp(have - log_add(have, left));
+    const double whole =
+        log_add(log_add(known.lse_1H.data<float>()[h], log_sum(taken)), log_sum(rest));
+    out.covered_H[static_cast<std::size_t>(h)] = std::min(1.0, std::exp(have - whole));
   }
   return out;
 }

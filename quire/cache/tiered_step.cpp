@@ -10,6 +10,7 @@
 namespace quire::cache {
 namespace {
 
+constexpr std::int64_t kPage = ClusterIndex::kPage;
 constexpr float kNone = -std::numeric_limits<float>::infinity();
 
 /// A score that was not softcapped when its centroid was scored; log n comes on top.
@@ -30,16 +31,6 @@ double mass_of(const Tensor& part_1H, const Tensor& whole_1H) {
 
 }  // namespace
 
-/// What was opened, as one sequence; the view holds as long as `found`.
-KvView TieredCache::Impl::clusters_of(const TieredLayer& layer, const TieredFound& found) const {
-  KvView view = found.opened_GW.empty() ? layer.index->all_clusters() : layer.index->clusters();
-  view.length_BG = &found.C;
-  if (found.opened_GW.empty()) return view;
-  view.table = found.opened_GW.data();
-  view.W = view.table_head_stride = found.W;
-  return view;
-}
-
 /// The ordinary attention of the last N of `end` tokens, in the order of their positions.
 AttentionResult TieredCache::Impl::over_all(TieredLayer& layer, const Tensor& q_NHK,
                                             std::int64_t end) const {
@@ -50,70 +41,92 @@ AttentionResult TieredCache::Impl::over_all(TieredLayer& layer, const Tensor& q_
   return attention(q_NHK, one_sequence(q_NHK.size(0)), all.view, whole);
 }
 
-/// Sinks, staging and recent tokens exactly; with two levels, the estimate of what is not opened.
-TieredKnown TieredCache::Impl::over_known(TieredLayer& layer, const Tensor& q_1HK,
-                                          const TieredFound& found, std::int64_t end) const {
+/// Sinks, staging and recent tokens.
+AttentionResult TieredCache::Impl::over_hot(TieredLayer& layer, const Tensor& q_1HK,
+                                            std::int64_t end) const {
   const AttentionSpec& attention = layer.spec.attention;
-  const std::int64_t G = layer.spec.G, H = layer.spec.H, pages = layer.index->pages();
   const HeldKeys hot = hot_keys(layer, end);
-  std::vector<ListedKeys> lists{hot.keys()};
-  lists[0].sink_H = attention.sink_H;
-  const bool two_levels = !found.opened_GW.empty();
-  KeyList closed(G, two_levels ? pages : 0, H);
-  for (std::int64_t g = 0; two_levels && g < G; ++g) {
-    const std::span<const float> bias = layer.index->super_bias();
-    const std::int32_t* opened = found.opened_GW.data() + g * found.W;
-    for (std::int64_t p = 0; p < pages; ++p) {
-      if (opened != found.opened_GW.data() + (g + 1) * found.W && *opened == p) {
-        ++opened;
-        continue;
-      }
-      const float log_count = bias[static_cast<std::size_t>(p * G + g)];
-      if (log_count == kNone) continue;
-      for (std::int64_t h = g * (H / G); h < (g + 1) * (H / G); ++h)
-        closed.set_score(h, closed.length(g),
-                         capped(found.super_mass_1HP.data<float>()[h * pages + p], log_count,
-                                attention.softcap));
-      closed.add(g, p);
-    }
-  }
-  if (two_levels) lists.push_back(closed.keys(layer.index->supers()));
-  std::vector<AttentionResult> parts =
-      listed_attention(q_1HK, lists, attention.scale, attention.softcap);
-  TieredKnown known{std::move(parts[0]), {}, {}};
-  if (two_levels) known.closed = std::move(parts[1]);
-  known.lse_1H = two_levels ? merge_attention(known.hot, *known.closed).lse_NH : known.hot.lse_NH;
-  return known;
+  ListedKeys list = hot.keys();
+  list.sink_H = attention.sink_H;
+  return listed_attention(q_1HK, std::span(&list, 1), attention.scale, attention.softcap)[0];
 }
 
-/// What was opened and not taken, to be estimated: all of it, or its best part.
-void TieredCache::Impl::add_rest(const TieredLayer& layer, const TieredFound& found, std::int64_t g,
-                                 KeyList& to) const {
-  const std::int64_t G = layer.spec.G, R = layer.spec.H / G, C = found.C;
-  const TieredHead& head = found.head(g);
-  const std::span<const float> bias = layer.index->bias();
-  Tensor best_1C;
-  if (spec.estimate < 1) {
-    Tensor one_1C = Tensor::zeros({1, C}, DType::kI64);
-    for (std::int64_t c = 0; c < C; ++c)
-      if (!layer.index->members(g, found.cluster(g, c)).empty())
-        one_1C.mutable_data<std::int64_t>()[c] = 1;
-    const auto share =
-        static_cast<std::int64_t>(spec.estimate * static_cast<double>(layer.index->clusters_of(g)));
-    best_1C = select_clusters(head.rank_1C, one_1C, head.clusters + share).taken_GM;
-  }
-  const std::uint8_t* taken = head.taken_1C.data<std::uint8_t>();
-  const float* mass = found.mass_1HC.data<float>();
-  for (std::int64_t c = 0; c < C; ++c) {
-    if (taken[c] != 0) continue;
-    const std::int64_t m = found.cluster(g, c);
-    const float log_count = bias[static_cast<std::size_t>(m * G + g)];
+/// The estimate of what a kv head did not open.
+void TieredCache::Impl::add_closed(const TieredLayer& layer, const TieredFound& found,
+                                   std::int64_t g, KeyList& to) const {
+  const std::int64_t R = layer.spec.H / layer.spec.G, pages = layer.index->pages();
+  const std::span<const float> bias = layer.index->super_bias();
+  const std::int32_t* opened = found.opened_GW.data() + g * found.W;
+  const std::int32_t* const last = opened + found.W;
+  for (std::int64_t p = 0; p < pages; ++p) {
+    if (opened != last && *opened == p) {
+      ++opened;
+      continue;
+    }
+    const float log_count = bias[static_cast<std::size_t>(p * layer.spec.G + g)];
     if (log_count == kNone) continue;
-    if (spec.estimate < 1 && best_1C.data<std::uint8_t>()[c] == 0) continue;
     for (std::int64_t h = g * R; h < (g + 1) * R; ++h)
       to.set_score(h, to.length(g),
-                   capped(mass[h * C + c], log_count, layer.spec.attention.softcap));
-    to.add(g, m);
+                   capped(found.super_mass_1HP.data<float>()[h * pages + p], log_count,
+                          layer.spec.attention.softcap));
+    to.add(g, p);
+  }
+}
+
+/// Which of the clusters that a head looked at are the `count` best of those not taken: u8 [1, C].
+Tensor TieredCache::Impl::best_rest(const TieredLayer& layer, const TieredFound& found,
+                                    std::int64_t g, double share) const {
+  Tensor one_1C = Tensor::zeros({1, found.C}, DType::kI64);
+  std::int64_t filled = 0;
+  for (std::int64_t c = 0; c < found.C; ++c) {
+    if (layer.index->members(g, found.cluster(g, c)).empty()) continue;
+    one_1C.mutable_data<std::int64_t>()[c] = 1;
+    ++filled;
+  }
+  const auto count = static_cast<std::int64_t>(share * static_cast<double>(filled));
+  return select_clusters(found.rank_GC.slice(0, g, g + 1), one_1C, found.head(g).clusters + count)
+      .taken_GM;
+}
+
+/// What was opened and not taken, to be estimated: all of it, or its best part. The best stand with
+/// their own mean values; the others of a page together, with the page's.
+void TieredCache::Impl::add_rest(const TieredLayer& layer, const TieredFound& found, std::int64_t g,
+                                 TieredRest& to) const {
+  const std::int64_t G = layer.spec.G, R = layer.spec.H / G, C = found.C;
+  const std::span<const float> bias = layer.index->bias();
+  const double softcap = layer.spec.attention.softcap;
+  Tensor estimated, own;
+  if (spec.estimate < 1) estimated = best_rest(layer, found, g, spec.estimate);
+  if (spec.own_values < 1) own = best_rest(layer, found, g, spec.own_values);
+  const float* mass = found.mass_1HC.data<float>();
+  std::vector<std::int64_t> together;
+  for (std::int64_t first = 0; first < C; first += kPage) {
+    together.clear();
+    for (std::int64_t c = first; c < first + kPage; ++c) {
+      const std::int64_t m = found.cluster(g, c);
+      const float log_count = bias[static_cast<std::size_t>(m * G + g)];
+      if (found.taken(g, c) || log_count == kNone) continue;
+      if (spec.estimate < 1 && estimated.data<std::uint8_t>()[c] == 0) continue;
+      if (spec.own_values < 1 && own.data<std::uint8_t>()[c] == 0) {
+        together.push_back(c);
+        continue;
+      }
+      for (std::int64_t h = g * R; h < (g + 1) * R; ++h)
+        to.clusters.set_score(h, to.clusters.length(g),
+                              capped(mass[h * C + c], log_count, softcap));
+      to.clusters.add(g, m);
+    }
+    if (together.empty()) continue;
+    for (std::int64_t h = g * R; h < (g + 1) * R; ++h) {
+      double sum = -std::numeric_limits<double>::infinity();
+      for (const std::int64_t c : together) {
+        const std::int64_t m = found.cluster(g, c);
+        sum = log_add(sum, double{capped(mass[h * C + c], bias[static_cast<std::size_t>(m * G + g)],
+                                         softcap)});
+      }
+      to.pages.set_score(h, to.pages.length(g), static_cast<float>(sum));
+    }
+    to.pages.add(g, found.cluster(g, first) / kPage);
   }
 }
 
@@ -121,42 +134,49 @@ void TieredCache::Impl::add_rest(const TieredLayer& layer, const TieredFound& fo
 AttentionResult TieredCache::Impl::attend_row(TieredLayer& layer, const Tensor& q_1HK,
                                               std::int64_t end) {
   TieredKnown known;
-  KeyList clusters(layer.spec.G, 0);
-  const TieredFound found = find(layer, q_1HK, end, spec.budget, known, &clusters);
+  TieredRest rest{{layer.spec.G, 0}, {layer.spec.G, 0}};
+  const TieredFound found = find(layer, q_1HK, end, spec.budget, known, &rest);
   const HeldKeys tokens = selected_keys(layer, found);
   std::vector<ListedKeys> lists{tokens.keys()};
-  if (spec.estimate > 0) lists.push_back(clusters.keys(layer.index->all_clusters()));
+  if (spec.estimate > 0) lists.push_back(rest.clusters.keys(layer.index->all_clusters()));
+  if (spec.estimate > 0) lists.push_back(rest.pages.keys(layer.index->supers()));
   const AttentionSpec& attention = layer.spec.attention;
   const std::vector<AttentionResult> parts =
       listed_attention(q_1HK, lists, attention.scale, attention.softcap);
   const AttentionResult exact = merge_attention(known.hot, parts[0]);
   AttentionResult out = exact;
-  if (spec.estimate > 0) out = merge_attention(out, parts[1]);
-  if (spec.estimate == 1 && known.closed) out = merge_attention(out, *known.closed);
-  layer.mass_exact = mass_of(exact.lse_NH, out.lse_NH);
-  layer.mass_estimated = 1 - layer.mass_exact;
-  if (spec.estimate < 1) {
-    // What was dropped counts in neither.
-    Tensor whole = Tensor::empty({1, layer.spec.H}, DType::kF32);
-    const std::int64_t group = layer.spec.H / layer.spec.G;
-    for (std::int64_t h = 0; h < layer.spec.H; ++h) {
-      double lse = exact.lse_NH.data<float>()[h];
-      if (known.closed) lse = log_add(lse, known.closed->lse_NH.data<float>()[h]);
-      for (std::int64_t c = 0; c < found.C; ++c)
-        if (!found.taken(h / group, c))
-          lse = log_add(lse, found.mass_1HC.data<float>()[h * found.C + c]);
-      whole.mutable_data<float>()[h] = static_cast<float>(lse);
-    }
-    layer.mass_exact = mass_of(exact.lse_NH, whole);
-    layer.mass_estimated = mass_of(out.lse_NH, whole) - layer.mass_exact;
-  }
-  note(layer, found, end, to_look_for(layer, spec.budget, end));
+  for (std::size_t i = 1; i < parts.size(); ++i) out = merge_attention(out, parts[i]);
+  note_mass(layer, found, known, exact.lse_NH, out.lse_NH);
+  note(layer, found, end, found.W);
   return out;
+}
+
+/// How much of the attention was exact, and estimated; what was dropped counts in neither.
+void TieredCache::Impl::note_mass(TieredLayer& layer, const TieredFound& found,
+                                  const TieredKnown& known, const Tensor& exact_1H,
+                                  const Tensor& whole_1H) const {
+  layer.mass_exact = mass_of(exact_1H, whole_1H);
+  layer.mass_estimated = 1 - layer.mass_exact;
+  if (spec.estimate == 1) return;
+  Tensor all_1H = Tensor::empty({1, layer.spec.H}, DType::kF32);
+  const std::int64_t group = layer.spec.H / layer.spec.G;
+  for (std::int64_t h = 0; h < layer.spec.H; ++h) {
+    const double hot = known.hot.lse_NH.data<float>()[h];
+    const double closed = known.lse_1H.data<float>()[h];  // with the hot ones
+    double lse = exact_1H.data<float>()[h];
+    if (closed > hot) lse = log_add(lse, closed + std::log1p(-std::exp(hot - closed)));
+    for (std::int64_t c = 0; c < found.C; ++c)
+      if (!found.taken(h / group, c))
+        lse = log_add(lse, found.mass_1HC.data<float>()[h * found.C + c]);
+    all_1H.mutable_data<float>()[h] = static_cast<float>(lse);
+  }
+  layer.mass_exact = mass_of(exact_1H, all_1H);
+  layer.mass_estimated = mass_of(whole_1H, all_1H) - layer.mass_exact;
 }
 
 /// The ledger of a query.
 void TieredCache::Impl::note(TieredLayer& layer, const TieredFound& found, std::int64_t end,
-                             std::int64_t budget) const {
+                             std::int64_t pages) const {
   const std::int64_t G = layer.spec.G, token = layer.rows.bytes_per_token() / G;
   const std::int64_t hot = end - layer.index->tokens();
   layer.selected = 0;
@@ -173,7 +193,7 @@ void TieredCache::Impl::note(TieredLayer& layer, const TieredFound& found, std::
       static_cast<std::int64_t>(spec.estimate * static_cast<double>(layer.estimated - taken));
   layer.bytes_slow = moved * token;
   layer.bytes_hot = (hot * G + layer.selected - moved) * token;
-  layer.bytes_index = index_bytes_read(layer, budget) + layer.selected * 4;
+  layer.bytes_index = index_bytes_read(layer, pages) + layer.selected * 4;
 }
 
 Tensor TieredCache::attend(std::int64_t layer, const Tensor& q_NHK) {

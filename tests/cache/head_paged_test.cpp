@@ -24,7 +24,8 @@ using test::Step;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-constexpr DType kStored[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kI4, DType::kI4H};
+constexpr DType kStored[] = {DType::kF32, DType::kF16, DType::kBF16,
+                             DType::kI4,  DType::kI4H, DType::kI8H};
 using Indices = std::vector<std::int64_t>;
 
 std::vector<LayerSpec> some_layers() { return {layer_of(4, 2, 20, 12), layer_of(3, 3, 20, 12)}; }

@@ -10,6 +10,7 @@
 #include "quire/base/thread_pool.h"
 #include "quire/cache/contiguous.h"
 #include "quire/cache/page_store.h"
+#include "quire/ops/attention/kv_format.h"
 #include "tests/cache/steps.h"
 
 namespace quire::cache {
@@ -29,9 +30,6 @@ using test::Step;
 using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
-
-constexpr DType kStored[] = {DType::kF32, DType::kF16, DType::kBF16,
-                             DType::kI8,  DType::kI4,  DType::kI4H};
 
 /// Over bf16 the first rounds its queries, as a model's layers do.
 std::vector<LayerSpec> some_layers() {
@@ -57,7 +55,7 @@ Ids cut(const Ids& ids, std::int64_t begin, std::int64_t end) {
 
 TEST(PagedCache, I7_INF_06_gives_the_bits_of_the_contiguous_cache_for_pages_chunks_and_threads) {
   const std::vector<LayerSpec> layers = some_layers();
-  for (const DType kv : kStored) {
+  for (const DType kv : kKvForms) {
     Rng rng(1);
     const Step all = random_step(rng, layers, 300);
     for (const std::int64_t chunk : {300, 64, 7, 1}) {
@@ -79,7 +77,7 @@ TEST(PagedCache, I7_INF_06_gives_the_bits_of_the_contiguous_cache_for_pages_chun
 
 TEST(PagedCache, PAG_03_pages_that_others_wrote_before_leave_no_trace) {
   const std::vector<LayerSpec> layers = some_layers();
-  for (const DType kv : kStored) {
+  for (const DType kv : kKvForms) {
     Rng rng(2);
     const auto pool = pool_of(layers, 320, 16, kv);
     {  // Every page is full of NaN.
@@ -100,7 +98,7 @@ TEST(PagedCache, PAG_03_pages_that_others_wrote_before_leave_no_trace) {
 
 TEST(PagedCache, INF_04_K3_B14_after_a_fork_neither_side_sees_what_the_other_writes) {
   const std::vector<LayerSpec> layers = some_layers();
-  for (const DType kv : kStored) {
+  for (const DType kv : kKvForms) {
     for (const std::int64_t length : {1, 16, 17, 100}) {
       Rng rng(3);
       const Step first = random_step(rng, layers, length), a = random_step(rng, layers, 20),
@@ -147,7 +145,7 @@ TEST(PagedCache, a_fork_takes_no_page_until_it_writes) {
 
 TEST(PagedCache, INF_03_a_prefix_is_found_whole_in_part_or_not_at_all) {
   const std::vector<LayerSpec> layers = some_layers();
-  for (const DType kv : kStored) {
+  for (const DType kv : kKvForms) {
     Rng rng(5);
     const auto pool = pool_of(layers, 640, 16, kv);
     const Step all = random_step(rng, layers, 100);
@@ -194,6 +192,30 @@ TEST(PagedCache, K5_another_salt_model_or_type_is_a_miss) {
   EXPECT_EQ(PagedCache(pool, 64).adopt(ids), 0);
 }
 
+TEST(PagedCache, K4_a_sequence_whose_keys_collide_is_forked_and_goes_on) {
+  // Pages whose keys are taken stay unpublished; whoever shares one must not try again.
+  const std::vector<LayerSpec> layers = {layer_of(2, 1, 16, 16)};
+  PagedSpec spec;
+  spec.layers = layers;
+  spec.budget_tokens = 640;
+  spec.page_tokens = 16;
+  spec.blocks.hash = [](const Hash128&, std::span<const std::int32_t>) { return Hash128{1, 1}; };
+  const auto pool = std::make_shared<PagedPool>(spec);
+  Rng rng(22);
+  const Step first = random_step(rng, layers, 70), next = random_step(rng, layers, 30);
+  PagedCache cache(pool, 100);
+  feed(cache, first, ids_of(70));
+  EXPECT_EQ(pool->counts().collisions, 1);  // what follows it is not published either
+  EXPECT_EQ(PagedCache(pool, 100).adopt(ids_of(70)), 16);
+  const auto child = cache.fork_paged(), grandchild = child->fork_paged();
+  ContiguousCache plain(layers, 100, DType::kF32);
+  feed(plain, first);
+  const std::vector<float> expected = feed(plain, next);
+  for (PagedCache* one : {child.get(), &cache, grandchild.get()})
+    EXPECT_TRUE(same_bits(feed(*one, next, ids_of(30, 70)), expected));
+  EXPECT_EQ(cache.pin().size(), 1u);
+}
+
 TEST(PagedCache, equal_pages_are_kept_once) {
   const std::vector<LayerSpec> layers = {layer_of(2, 1, 16, 16)};
   Rng rng(7);
@@ -228,7 +250,7 @@ TEST(PagedCache, tokens_that_were_not_told_are_never_found) {
 
 TEST(PagedCache, truncate_and_go_on_is_as_if_never_read) {
   const std::vector<LayerSpec> layers = some_layers();
-  for (const DType kv : kStored) {
+  for (const DType kv : kKvForms) {
     Rng rng(9);
     const Step kept = random_step(rng, layers, 70), other = random_step(rng, layers, 50),
                next = random_step(rng, layers, 20);
@@ -271,7 +293,7 @@ TEST(PagedCache, a_published_page_is_never_written_again) {
 
 TEST(PagedCache, an_unfinished_step_is_replaced) {
   const std::vector<LayerSpec> layers = some_layers();
-  for (const DType kv : kStored) {
+  for (const DType kv : kKvForms) {
     Rng rng(11);
     const Step first = random_step(rng, layers, 30), next = random_step(rng, layers, 9);
     PagedCache cache(pool_of(layers, 100, 16, kv), 100);
@@ -353,6 +375,28 @@ TEST(PagedCache, K8_a_pinned_document_outlives_its_reader) {
   EXPECT_EQ(pool->counts().pinned, 0);
 }
 
+TEST(PagedCache, K8_a_document_beyond_the_bound_of_pins_is_not_pinned_in_part) {
+  const std::vector<LayerSpec> layers = {layer_of(2, 1, 16, 16)};
+  Rng rng(23);
+  const auto pool = pool_of(layers, 160);  // of whose ten pages five may be pinned
+  PagedCache document(pool, 160);
+  feed(document, random_step(rng, layers, 96), ids_of(96));
+  EXPECT_THAT(message_of<ArgumentError>([&] { static_cast<void>(document.pin()); }),
+              AllOf(HasSubstr("6 more"), HasSubstr("at most 5")));
+  EXPECT_EQ(pool->counts().pinned, 0);
+  document.truncate(80);
+  const std::vector<Block> pins = document.pin();
+  EXPECT_EQ(pins.size(), 5u);
+  // A fork of what is pinned writes to a copy of its own.
+  const auto fork = document.fork_paged();
+  fork->truncate(70);
+  document.truncate(70);
+  const Step next = random_step(rng, layers, 8);
+  EXPECT_TRUE(same_bits(feed(*fork, next, ids_of(8, 500)), feed(document, next, ids_of(8, 500))));
+  EXPECT_EQ(PagedCache(pool, 160).adopt(ids_of(96)), 96);
+  pool->blocks().unpin(pins);
+}
+
 /// Sequences with a common beginning and own tails, some of them empty.
 struct Family {
   std::vector<std::unique_ptr<PagedCache>> forks;
@@ -407,7 +451,7 @@ TEST(PagedBatch, PAG_21_I11_each_sequence_has_the_bits_it_has_alone) {
   const std::vector<LayerSpec> layers = some_layers();
   for (const int threads : {1, 2}) {
     set_threads(threads);
-    for (const DType kv : kStored) {
+    for (const DType kv : kKvForms) {
       for (const std::int64_t page : {16, 64}) {
         if ((page == 16) != (kv == DType::kF32 || kv == DType::kI8)) continue;
         if ((threads == 1) != (kv == DType::kF32 || kv == DType::kF16)) continue;
@@ -530,16 +574,17 @@ TEST(PagedCache, K13_sequences_on_many_threads_stay_apart) {
 TEST(PagedCache, counts_bytes_by_page) {
   const std::vector<LayerSpec> layers = {layer_of(4, 2, 16, 16)};
   Rng rng(20);
-  for (const DType kv : kStored) {
+  for (const DType kv : kKvForms) {
     const auto pool = pool_of(layers, 640, 16, kv);
     PagedCache cache(pool, 100);
     EXPECT_EQ(cache.bytes(), 0);
     feed(cache, random_step(rng, layers, 17));
     EXPECT_EQ(cache.bytes(), 32 * cache.bytes_per_token());
-    const bool is_i4 = kv == DType::kI4 || kv == DType::kI4H;
-    EXPECT_EQ(cache.bytes_per_token(), is_i4 ? 2 * (12 + 12)
-                                             : 2 * 32 * static_cast<std::int64_t>(size_of(kv)) +
-                                                   (kv == DType::kI8 ? 16 : 0));
+    const std::int64_t row = kv == DType::kI4 || kv == DType::kI4H ? 8 + 4
+                             : kv == DType::kI8H                   ? 16 + 2
+                             : kv == DType::kI8                    ? 16 + 4
+                                                : 16 * static_cast<std::int64_t>(size_of(kv));
+    EXPECT_EQ(cache.bytes_per_token(), 2 * (row + row)) << to_string(kv);
   }
 }
 

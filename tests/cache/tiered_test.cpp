@@ -190,6 +190,8 @@ TEST(TieredCache, HET_07_contract_3_clusters_of_equal_keys_are_estimated_exactly
   TieredSpec spec = small_zones({.tokens = 0});
   spec.clusters.tokens_per_cluster = 1;
   spec.clusters.largest = 1;
+  spec.two_levels_from = 100000;  // a super-cluster has several
+  spec.own_values = 1;
   TieredCache cache(layers, spec, 501, DType::kF32);
   feed(cache, part(all, 0, 500));
   cache.end_reading();
@@ -305,7 +307,9 @@ TEST(TieredCache, contract_5_nothing_is_dropped_however_the_clusters_fall) {
   float* k = all.k[0].mutable_data<float>();
   for (std::int64_t i = 0; i < 801 * 16; ++i) k[i] = k[i % 16];
   for (const std::int64_t budget : {0, 1, 63, 200}) {
-    TieredCache cache(layers, small_zones({.tokens = budget}), 801, DType::kF32);
+    TieredSpec spec = small_zones({.tokens = budget});
+    spec.own_values = 1;
+    TieredCache cache(layers, spec, 801, DType::kF32);
     feed(cache, part(all, 0, 800));
     cache.end_reading();
     const std::vector<float> out = feed(cache, part(all, 800, 801));
@@ -469,6 +473,25 @@ TEST(TieredCache, a_budget_of_bytes_counts_index_and_hot_zones) {
   }
 }
 
+TEST(TieredCache, bytes_are_shared_among_the_heads_of_a_layer) {
+  // One kv head's queries ask for one topic, the other's for none: it needs more tokens.
+  const std::vector<LayerSpec> layers{layer_of(2, 2, 32, 32)};
+  Rng rng(15);
+  Step all = topical_step(rng, layers, 2001, 0.3f);
+  float* q = all.q[0].mutable_data<float>() + 2000 * 64;
+  for (std::int64_t i = 0; i < 32; ++i) q[i] *= 4;
+  for (std::int64_t i = 32; i < 64; ++i) q[i] *= 0.1f;
+  TieredCache cache(layers, small_zones({.read = 0.5}), 2001, DType::kF16);
+  feed(cache, part(all, 0, 2000));
+  cache.end_reading();
+  const Tensor q_HK = all.q[0].slice(0, 2000, 2001).contiguous_copy().view({2, 32});
+  const SearchResult found = cache.search(0, q_HK, SearchBudget{.read = 0.5});
+  EXPECT_GT(found.heads_G[1].positions.size(), 2 * found.heads_G[0].positions.size());
+  // So many tokens for each head are so many for each head.
+  const SearchResult each = cache.search(0, q_HK, 300);
+  for (const FoundTokens& head : each.heads_G) EXPECT_GT(head.positions.size(), 280u);
+}
+
 TEST(TieredCache, layers_with_a_window_are_left_whole) {
   std::vector<LayerSpec> layers{layer_of(2, 2, 16, 16), layer_of(2, 2, 16, 16)};
   layers[0].attention.window_left = 50;
@@ -497,6 +520,8 @@ TEST(TieredCache, a_logit_without_a_value_counts_once) {
   const Step all = topical_step(rng, layers, 501);
   TieredSpec spec = small_zones({.tokens = 64});
   spec.clusters.tokens_per_cluster = spec.clusters.largest = 1;
+  spec.two_levels_from = 100000;
+  spec.own_values = 1;
   TieredCache cache(layers, spec, 501, DType::kF32);
   ContiguousCache exact(layers, 501, DType::kF32);
   feed(cache, part(all, 0, 500));
@@ -519,6 +544,7 @@ TEST(TieredCache, errors_say_what_was_wrong) {
   EXPECT_THAT(make({.staging = 0}), testing::HasSubstr("spec.staging is 0"));
   EXPECT_THAT(make({.recent = 0}), testing::HasSubstr("spec.recent is 0"));
   EXPECT_THAT(make({.estimate = 2}), testing::HasSubstr("spec.estimate is 2"));
+  EXPECT_THAT(make({.own_values = -1}), testing::HasSubstr("spec.own_values is -1"));
   EXPECT_THAT(make({}, DType::kF64), testing::HasSubstr("f64"));
   TieredCache cache(layers, small_zones({.tokens = 16}), 400, DType::kF32);
   Rng rng(14);

@@ -159,8 +159,9 @@ TEST_F(CacheCommand, a_saved_cache_is_listed_verified_and_removed) {
             static_cast<std::int64_t>(std::filesystem::file_size(caches() + "/doc")));
   EXPECT_FALSE(at(row, "pinned").as_bool());
   EXPECT_EQ(at(list, "foreign").as_int(), 1);
+  EXPECT_TRUE(at(list, "unreadable").as_array().empty());
   EXPECT_EQ(call({"cache", "verify", "doc"}).code, 0);
-  EXPECT_EQ(call({"cache", "verify"}).code, 3) << "the foreign file is no saved cache";
+  EXPECT_EQ(call({"cache", "verify", "foreign"}).code, 3) << "it is no saved cache";
   EXPECT_EQ(call({"cache", "rm", "foreign"}).code, 3);
   EXPECT_TRUE(std::filesystem::exists(caches() + "/foreign"));
   ASSERT_EQ(::chmod((caches() + "/doc").c_str(), 0400), 0);
@@ -170,6 +171,66 @@ TEST_F(CacheCommand, a_saved_cache_is_listed_verified_and_removed) {
   EXPECT_EQ(call({"cache", "rm", "doc"}).code, 0);
   EXPECT_FALSE(std::filesystem::exists(caches() + "/doc"));
   EXPECT_EQ(call({"cache", "rm", "doc"}).code, 5);
+}
+
+TEST_F(CacheCommand, D4_D13_all_caches_of_the_folder_are_verified_and_files_of_others_passed_over) {
+  ASSERT_EQ(call(run({"--file", document_, "--save-cache", "b"})).code, 0);
+  const std::string bytes = read_file(caches() + "/b");
+  std::string damaged = bytes;
+  damaged.back() = static_cast<char>(damaged.back() ^ 1);
+  std::ofstream(caches() + "/a", std::ios::binary) << damaged;
+  std::ofstream(caches() + "/c", std::ios::binary) << bytes.substr(0, bytes.size() / 2);
+  std::ofstream(caches() + "/d") << "QUIREKV\n";
+  std::ofstream(caches() + "/foreign") << "something else";
+  std::filesystem::create_directory(caches() + "/folder");
+  std::filesystem::create_symlink(caches() + "/absent", caches() + "/dangling");
+  ASSERT_EQ(::mkfifo((caches() + "/pipe").c_str(), 0600), 0);
+  const Ended ended = call({"cache", "verify"});
+  EXPECT_EQ(ended.code, 3);
+  EXPECT_THAT(ended.out, HasSubstr("/b: "));
+  EXPECT_THAT(ended.out, Not(HasSubstr("/a: ")));
+  EXPECT_THAT(ended.err, AllOf(HasSubstr("/a"), HasSubstr("/c"), HasSubstr("/d"),
+                               HasSubstr("1 other files"), Not(HasSubstr("pipe"))));
+  const Ended told = call({"cache", "verify", "--json"});
+  EXPECT_EQ(told.code, 3);
+  EXPECT_EQ(at(objects(told.out).back(), "verified").as_array().size(), 1u);
+  EXPECT_EQ(at(objects(told.out).back(), "failed").as_array().size(), 3u);
+  EXPECT_EQ(at(objects(told.out).back(), "foreign").as_int(), 1);
+  EXPECT_EQ(objects(told.err).size(), 3u);
+  // A list shows what a look at the beginning shows: that of `a` is whole.
+  const Json list = json({"cache", "list"});
+  EXPECT_EQ(at(list, "rows").as_array().size(), 2u);
+  EXPECT_EQ(at(list, "unreadable").as_array().size(), 2u);
+  EXPECT_EQ(at(list, "foreign").as_int(), 1);
+  EXPECT_THAT(call({"cache", "list"}).err, HasSubstr("quire cache verify"));
+  // What is left of a saved cache can be removed, and nothing else.
+  for (const char* name : {"a", "c", "d"}) EXPECT_EQ(call({"cache", "rm", name}).code, 0);
+  for (const char* name : {"foreign", "folder", "dangling", "pipe"})
+    EXPECT_NE(call({"cache", "rm", name}).code, 0) << name;
+  EXPECT_EQ(call({"cache", "verify"}).code, 0);
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(caches()), {}), 5);
+}
+
+TEST_F(CacheCommand, I7_INF_11_every_form_of_storage_is_saved_and_reopened_by_others) {
+  for (const char* kv : {"f32", "bf16", "f16", "i8", "i4", "i4h", "i8h"}) {
+    const std::string expected = ids({"--file", document_, "why", "--kv", kv});
+    EXPECT_EQ(ids({"--file", document_, "why", "--kv", kv, "--save-cache", "doc"}), expected) << kv;
+    EXPECT_EQ(ids({"why", "--load-cache", "doc", "--threads", "1"}), expected) << kv;
+    EXPECT_EQ(at(at(json({"cache", "list"}), "rows").as_array()[0], "kv").as_string(), kv);
+  }
+}
+
+TEST_F(CacheCommand, D1_D14_a_cache_that_has_no_room_is_not_saved_and_the_old_one_stays) {
+  ASSERT_EQ(call(run({"--file", document_, "--save-cache", "doc"})).code, 0);
+  const std::string old = read_file(caches() + "/doc");
+  std::vector<std::string> arguments =
+      run({"--file", document_, "--file", document_, "--save-cache", "doc"});
+  const Ended ended = quire(
+      arguments, {.environment = {{"XDG_CACHE_HOME", home_}}, .most_file_bytes = old.size() / 2});
+  EXPECT_EQ(ended.code, 5);
+  EXPECT_THAT(ended.err, HasSubstr("File too large"));
+  EXPECT_EQ(read_file(caches() + "/doc"), old);
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(caches()), {}), 1);
 }
 
 TEST_F(CacheCommand, D4_D9_a_damaged_or_foreign_cache_answers_nothing) {
@@ -362,6 +423,22 @@ TEST_F(CacheCommand, a_policy_is_refused_what_it_cannot_do) {
           "--cache-ram too");
   refused({"why", "--file", document_, "--cache", "window", "--budget", "9", "--save-cache", "x"},
           "--cache window cannot be saved");
+}
+
+TEST_F(CacheCommand, L5_a_document_is_never_overwritten_by_what_is_saved_of_it) {
+  const Ended ended = call(run({"--file", document_, "--save-cache", document_}));
+  EXPECT_EQ(ended.code, 2);
+  EXPECT_EQ(ended.out, "");
+  EXPECT_THAT(ended.err, HasSubstr("exists and is no saved cache"));
+  EXPECT_NE(read_file(document_), "");
+  EXPECT_EQ(call(run({"--file", document_, "--save-cache", "/nosuch/folder/doc"})).code, 5);
+  EXPECT_EQ(call(run({"--file", document_, "--save-cache", "doc"})).code, 0);
+  EXPECT_EQ(call(run({"--file", document_, "--save-cache", "doc"})).code, 0);
+  ASSERT_EQ(::chmod((caches() + "/doc").c_str(), 0400), 0);
+  EXPECT_THAT(call(run({"--file", document_, "--save-cache", "doc"})).err,
+              HasSubstr("is write-protected"));
+  std::ofstream(caches() + "/foreign") << "something else";
+  EXPECT_EQ(call({"cache", "list", "--quiet"}).err, "");
 }
 
 TEST_F(CacheCommand, refuses_options_that_contradict_each_other) {

@@ -54,13 +54,17 @@ Pipe make_terminal(int columns) {
   ::dup2(in, 0);
   ::dup2(out, 1);
   ::dup2(err, 2);
-  for (const int signal : {SIGINT, SIGTERM, SIGPIPE}) std::signal(signal, SIG_DFL);
+  for (const int signal : {SIGINT, SIGTERM, SIGPIPE, SIGXFSZ}) std::signal(signal, SIG_DFL);
   for (const auto& [name, value] : start.environment) {
     ::setenv(name.c_str(), value.c_str(), 1);
   }
   if (kLimitsMemory && start.memory_limit > 0) {
     const rlimit limit{start.memory_limit, start.memory_limit};
     ::setrlimit(RLIMIT_AS, &limit);
+  }
+  if (start.most_file_bytes > 0) {
+    const rlimit limit{start.most_file_bytes, start.most_file_bytes};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
   }
   std::vector<char*> argv{const_cast<char*>("quire")};
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));

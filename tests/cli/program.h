@@ -21,10 +21,11 @@ struct Ended {
 struct Start {
   std::string input{};                               // of standard input, which then ends
   std::map<std::string, std::string> environment{};  // beside the test's own
-  int terminal_columns = 0;        // above 0: standard error is a terminal so wide
-  bool close_output = false;       // nobody reads standard output
-  std::string output_file{};       // standard output goes there instead
-  std::uint64_t memory_limit = 0;  // bytes of address space
+  int terminal_columns = 0;           // above 0: standard error is a terminal so wide
+  bool close_output = false;          // nobody reads standard output
+  std::string output_file{};          // standard output goes there instead
+  std::uint64_t memory_limit = 0;     // bytes of address space
+  std::uint64_t most_file_bytes = 0;  // that a file may have
   /// Called with the process and what it wrote to standard error so far, whenever that grows.
   std::function<void(int process, const std::string& err)> on_error_text{};
 };

@@ -88,7 +88,8 @@ class LlamaGguf {
     size("llama.rope.dimension_count", s.K).number("llama.rope.freq_base", 10'000.0f);
     number("llama.attention.layer_norm_rms_epsilon", 1e-5f);
     std::vector<std::string> tokens;
-    for (std::int64_t id = 0; id < s.V; ++id) tokens.push_back("t" + std::to_string(id));
+    for (std::int64_t id = 0; id < s.V; ++id)
+      tokens.push_back(std::string(1, 't').append(std::to_string(id)));
     texts("tokenizer.ggml.tokens", tokens).text("tokenizer.ggml.model", "gpt2");
     matrix("token_embd.weight", type, as_floats, s.V, s.D, 1.0f);
     for (std::int64_t layer = 0; layer < s.L; ++layer) {

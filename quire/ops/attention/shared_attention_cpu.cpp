@@ -4,13 +4,12 @@
 
 #include <algorithm>
 #include <limits>
-#include <memory>
-#include <vector>
 
 #include "quire/base/thread_pool.h"
 #include "quire/ops/attention/attention_finish.h"
 #include "quire/ops/attention/attention_kernel.h"
 #include "quire/ops/attention/shared_attention_kernel.h"
+#include "quire/ops/attention/thread_memory.h"
 
 namespace quire::kernel {
 namespace {
@@ -18,24 +17,8 @@ namespace {
 // Queries whose heads share a tile of keys.
 constexpr std::int64_t kBlockQueries = 64;
 
-/// Memory of the calling thread that is kept from call to call: every layer uses it again.
-class Kept {
- public:
-  float* floats(std::int64_t count) {
-    if (size_ < count) {
-      memory_.reset(new float[static_cast<std::size_t>(count)]);
-      size_ = count;
-    }
-    return memory_.get();
-  }
-
- private:
-  std::unique_ptr<float[]> memory_;
-  std::int64_t size_ = 0;
-};
-
 float* scratch(std::int64_t count) {
-  thread_local Kept memory;
+  thread_local ThreadMemory memory;
   return memory.floats(count);
 }
 
@@ -65,7 +48,7 @@ class Run {
   }
 
   void operator()() {
-    thread_local Kept parts, queries;
+    thread_local ThreadMemory parts, queries;
     const std::int64_t G = own_.kv.G;
     parts_ = parts.floats(G * (splits_ ? chunks_ : 1) * state_floats(own_.N));
     queries_ = queries.floats(G * own_.N * group_ * own_.kv.K);

@@ -14,6 +14,20 @@ void check_f32(const Tensor& x, const char* name) {
   QUIRE_CHECK(x.dtype() == DType::kF32, name, " is ", to_string(x.dtype()), ", expected f32");
 }
 
+/// Throws unless q and centroids belong together; returns the scale.
+float checked_scale(const Tensor& q_NHK, const KvView& centroids, double scale) {
+  const std::int64_t H = q_NHK.size(1), K = q_NHK.size(2);
+  check_f32(q_NHK, "q_NHK");
+  QUIRE_CHECK(centroids.dtype != DType::kF64, "centroids are f64; expected f32, bf16, f16 or i8");
+  QUIRE_CHECK(centroids.K == K && H % centroids.G == 0, "q_NHK is ", to_string(q_NHK.shape()),
+              ", but centroids have K = ", centroids.K, " and G = ", centroids.G);
+  QUIRE_CHECK(
+      centroids.bias == nullptr || centroids.bias_heads == 1 || centroids.bias_heads == centroids.G,
+      "centroids.bias_heads is ", centroids.bias_heads, "; it may be 1 or G = ", centroids.G);
+  QUIRE_CHECK(scale >= 0 && std::isfinite(scale), "scale is ", scale);
+  return static_cast<float>(scale == 0 ? 1 / std::sqrt(static_cast<double>(K)) : scale);
+}
+
 Tensor squares(const Tensor& q) {
   Tensor out = Tensor::empty(q.shape(), DType::kF32);
   const float* from = q.data<float>();
@@ -27,15 +41,8 @@ Tensor squares(const Tensor& q) {
 Tensor cluster_mass(const Tensor& q_NHK, const KvView& centroids, std::int64_t b, double scale,
                     const std::optional<KvView>& variance) {
   const Dims dims = QUIRE_DIMS(q_NHK);
-  check_f32(q_NHK, "q_NHK");
+  const float plain = checked_scale(q_NHK, centroids, scale);
   const std::int64_t M = checked_keys(centroids, b), N = dims['N'], H = dims['H'], K = dims['K'];
-  QUIRE_CHECK(centroids.dtype != DType::kF64, "centroids are f64; expected f32, bf16, f16 or i8");
-  QUIRE_CHECK(centroids.K == K && H % centroids.G == 0, "q_NHK is ", to_string(q_NHK.shape()),
-              ", but centroids have K = ", centroids.K, " and G = ", centroids.G);
-  QUIRE_CHECK(
-      centroids.bias == nullptr || centroids.bias_heads == 1 || centroids.bias_heads == centroids.G,
-      "centroids.bias_heads is ", centroids.bias_heads, "; it may be 1 or G = ", centroids.G);
-  QUIRE_CHECK(scale >= 0 && std::isfinite(scale), "scale is ", scale);
   const Tensor q = q_NHK.contiguous_copy();
   Tensor square, out = Tensor::empty({N, H, M}, DType::kF32);
   if (variance) {
@@ -44,11 +51,27 @@ Tensor cluster_mass(const Tensor& q_NHK, const KvView& centroids, std::int64_t b
                 "variance is not of the form of the centroids: f32, bf16 or f16, as many keys");
     square = squares(q);
   }
-  const double plain = scale == 0 ? 1 / std::sqrt(static_cast<double>(K)) : scale;
   kernel::cluster_mass_cpu({q.data<float>(), variance ? square.data<float>() : nullptr, centroids,
-                            variance ? *variance : KvView{}, b, N, H, M, static_cast<float>(plain),
+                            variance ? *variance : KvView{}, b, N, H, M, plain,
                             out.mutable_data<float>()});
   return out;
+}
+
+void cluster_mass_of_head(const Tensor& q_1HK, const KvView& centroids, std::int64_t b,
+                          double scale, std::int64_t g, Tensor& mass_1HM) {
+  QUIRE_CHECK(q_1HK.rank() == 3 && mass_1HM.rank() == 3,
+              "q_1HK and mass_1HM need three dimensions");
+  const float plain = checked_scale(q_1HK, centroids, scale);
+  const std::int64_t M = checked_keys(centroids, b), H = q_1HK.size(1);
+  QUIRE_CHECK(g >= 0 && g < centroids.G, "g is ", g, " of ", centroids.G, " kv heads");
+  QUIRE_CHECK((q_1HK.size(0) == 1 && mass_1HM.shape() == Shape{1, H, M}), "q_1HK is ",
+              to_string(q_1HK.shape()), " and mass_1HM ", to_string(mass_1HM.shape()),
+              ", expected ", to_string(Shape{1, H, M}));
+  check_f32(mass_1HM, "mass_1HM");
+  const Tensor q = q_1HK.contiguous_copy();
+  kernel::cluster_mass_head_cpu({q.data<float>(), nullptr, centroids, KvView{}, b, 1, H, M, plain,
+                                 mass_1HM.mutable_data<float>()},
+                                g);
 }
 
 Tensor cluster_rank(const Tensor& mass_NHM, const Tensor& bias_GM, const Tensor& hot_NH,

@@ -31,6 +31,12 @@ enum class GroupVote : std::uint8_t { kSum, kMax };
 Tensor cluster_mass(const Tensor& q_NHK, const KvView& centroids, std::int64_t b, double scale,
                     const std::optional<KvView>& variance = std::nullopt);
 
+/// What cluster_mass() returns of one query, without variances, for the heads of kv head g alone:
+/// they are written to mass_1HM, the others stay as they are. In the calling thread: for callers
+/// that hand each kv head to a thread. Throws ArgumentError on shapes, dtypes and g.
+void cluster_mass_of_head(const Tensor& q_1HK, const KvView& centroids, std::int64_t b,
+                          double scale, std::int64_t g, Tensor& mass_1HM);
+
 /// The rank of each cluster for a kv head: what one of its tokens receives from the heads of the
 /// group, each head's shares adding up to 1 over clusters and all other keys,
 ///

@@ -13,19 +13,26 @@ constexpr std::int64_t kTile = 64;
 // A handful of tiles for each piece: one alone is not worth handing to a thread.
 constexpr std::int64_t kTilesOfPiece = 4;
 
+void run_tiles(const ClusterMass& args, std::int64_t g, std::int64_t begin, std::int64_t end) {
+  const auto tile = QUIRE_FOR_ISA(cluster_mass_tile);
+  thread_local std::vector<float> scratch;
+  scratch.resize(static_cast<std::size_t>(kTile * 2 * args.centroids.K));
+  for (std::int64_t t = begin; t < end; ++t) tile(args, g, t, scratch.data());
+}
+
 }  // namespace
 
 void cluster_mass_cpu(const ClusterMass& args) {
   const std::int64_t tiles = (args.M + kTile - 1) / kTile;
   const std::int64_t parts = (tiles + kTilesOfPiece - 1) / kTilesOfPiece;
-  const auto tile = QUIRE_FOR_ISA(cluster_mass_tile);
   thread_pool().run(args.centroids.G * parts, [&](std::int64_t piece) {
-    thread_local std::vector<float> scratch;
-    scratch.resize(static_cast<std::size_t>(kTile * 2 * args.centroids.K));
     const std::int64_t first = piece % parts * kTilesOfPiece;
-    for (std::int64_t t = first; t < std::min(tiles, first + kTilesOfPiece); ++t)
-      tile(args, piece / parts, t, scratch.data());
+    run_tiles(args, piece / parts, first, std::min(tiles, first + kTilesOfPiece));
   });
+}
+
+void cluster_mass_head_cpu(const ClusterMass& args, std::int64_t g) {
+  run_tiles(args, g, 0, (args.M + kTile - 1) / kTile);
 }
 
 void cluster_rank_cpu(const ClusterRank& args) {

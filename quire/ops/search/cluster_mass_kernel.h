@@ -17,6 +17,8 @@ struct ClusterMass {
   float* mass_NHM;
 };
 void cluster_mass_cpu(const ClusterMass& args);
+/// Of kv head g alone, in the calling thread.
+void cluster_mass_head_cpu(const ClusterMass& args, std::int64_t g);
 
 /// Clusters [tile · 64, tile · 64 + 64) of kv head g, for all queries. `scratch`: 128 · K floats.
 QUIRE_DECLARE_KERNEL(void, cluster_mass_tile, const ClusterMass& args, std::int64_t g,

@@ -79,6 +79,20 @@ TEST(ClusterMass, ThreadsAndOtherQueriesChangeNoBit) {
                           cluster_mass(q.slice(0, n, n + 1), view.kv(), 0, 0, variance.kv())));
 }
 
+TEST(ClusterMass, OneHeadAloneHasTheSameBits) {
+  const Tensor c = random_tensor({2, 300, 24}, 1, DType::kF32),
+               q = random_tensor({1, 6, 24}, 3, DType::kF32);
+  const SequenceView view(c);
+  const Tensor all = cluster_mass(q, view.kv(), 0, 0.3);
+  Tensor one = Tensor::zeros({1, 6, 300}, DType::kF32);
+  cluster_mass_of_head(q, view.kv(), 0, 0.3, 1, one);
+  for (std::int64_t i = 0; i < 6 * 300; ++i)
+    EXPECT_EQ(one.data<float>()[i], i < 3 * 300 ? 0 : all.data<float>()[i]);
+  EXPECT_THROW(cluster_mass_of_head(q, view.kv(), 0, 0.3, 2, one), ArgumentError);
+  Tensor other = Tensor::zeros({1, 6, 299}, DType::kF32);
+  EXPECT_THROW(cluster_mass_of_head(q, view.kv(), 0, 0.3, 0, other), ArgumentError);
+}
+
 TEST(ClusterRank, HET_05_TheHeadsOfAGroupVoteTogether) {
   const std::int64_t N = 2, H = 6, G = 2, M = 1500;
   const Tensor mass = random_tensor({N, H, M}, 1, DType::kF32),
