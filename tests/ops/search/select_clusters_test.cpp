@@ -73,7 +73,8 @@ TEST(SelectClusters, K10_OfNothingNothingAndForMoreThanThereIsAll) {
     EXPECT_EQ(tokens, 0) << "clusters without members";
   }
   for (const std::int64_t budget : {std::int64_t{9}, std::int64_t{10}, kMost}) {
-    EXPECT_EQ(taken({1, 5, kNan}, {4, 3, 2}, budget, &tokens), (std::vector<std::uint8_t>{1, 1, 1}));
+    EXPECT_EQ(taken({1, 5, kNan}, {4, 3, 2}, budget, &tokens),
+              (std::vector<std::uint8_t>{1, 1, 1}));
     EXPECT_EQ(tokens, 9);
   }
 }
