@@ -76,11 +76,12 @@ int list(const Common& common) {
     object["pinned"] = !row.entry.is_writable;
     object["kv"] = kv_name(info.kv);
     object["isa"] = info.isa;
+    object["cache"] = info.form;
     objects.push_back(std::move(object));
-    table += fmt::format("{:<24}{:>10} tokens{:>12}  {:<5}{}  {}{}\n", harmless(row.entry.name),
-                         grouped(info.tokens), bytes_text(info.bytes), kv_name(info.kv),
-                         time_text(info.created), harmless(info.model),
-                         row.entry.is_writable ? "" : "  (pinned)");
+    table += fmt::format("{:<24}{:>10} tokens{:>12}  {:<5}{:<8}{}  {}{}\n",
+                         harmless(row.entry.name), grouped(info.tokens), bytes_text(info.bytes),
+                         kv_name(info.kv), harmless(info.form), time_text(info.created),
+                         harmless(info.model), row.entry.is_writable ? "" : "  (pinned)");
   }
   if (common.json) {
     Json out;

@@ -110,6 +110,9 @@ std::unique_ptr<cache::SavedCache> open_saved(const CacheChoice& choice, const C
   auto saved = std::make_unique<cache::SavedCache>(saved_cache_path(*choice.load));
   QUIRE_CHECK(!common.kv || kv_type(common) == saved->info().kv, "--kv is ", *common.kv, ", but ",
               *choice.load, " holds ", to_string(saved->info().kv));
+  if (!is_policy(choice) && saved->info().form != "paged")
+    saved->refuse(
+        concat("was saved by --cache ", saved->info().form, "; give --cache ", saved->info().form));
   for (const std::int32_t id : saved->tokens()) {
     if (id >= file.config().V)
       throw FormatError(saved_cache_path(*choice.load),

@@ -162,21 +162,39 @@ void write_answer(const Work& w, generate::Session& session, Report& report) {
 /// signal stopped it.
 bool read_under_policy(const Work& w, generate::Session& session, std::span<const std::int32_t> ids,
                        Report& report) {
-  const auto document = static_cast<std::size_t>(w.prompts.document_tokens);
+  const auto document = ids.first(static_cast<std::size_t>(w.prompts.document_tokens));
   const Stopwatch reading;
-  bool finished = read_with_progress(session, ids.first(document), w.a.common);
-  if (finished) {
-    session.cache().end_reading();
-    finished = read_with_progress(session, ids.subspan(document), w.a.common);
+  const auto held = std::ssize(session.ids());
+  bool finished = true;
+  if (w.saved != nullptr) {
+    QUIRE_CHECK(
+        std::equal(document.begin(), document.end(), session.ids().begin(), session.ids().end()),
+        "--load-cache ", *w.a.cache.load, " holds other documents, and --cache ", w.a.cache.kind,
+        " cannot be cut; leave --file out, or --load-cache");
+  } else {
+    finished = read_with_progress(session, document, w.a.common);
+    if (finished) session.cache().end_reading();
   }
   report.times.read = reading.seconds();
-  report.read_tokens = static_cast<std::int64_t>(session.ids().size());
+  if (finished) {
+    report.times.save = save_policy(w.a.cache, session, w.model, report.kv);
+    const Stopwatch rest;
+    finished = read_with_progress(session, ids.subspan(document.size()), w.a.common);
+    report.times.read += rest.seconds();
+  }
+  report.read_tokens = std::ssize(session.ids()) - held;
   return finished;
 }
 
+PolicySession policy_session(const Work& w, Report& report) {
+  PolicySession out = make_policy_session(w.model, w.prompts.tokenizer, w.a.cache, w.saved,
+                                          report.kv, w.context, w.budget_tokens);
+  report.times.reopen = out.reopened;
+  return out;
+}
+
 void answer_under_policy(const Work& w, std::span<const std::int32_t> ids, Report& report) {
-  generate::Session session = make_policy_session(w.model, w.prompts.tokenizer, w.a.cache,
-                                                  report.kv, w.context, w.budget_tokens);
+  generate::Session session = policy_session(w, report).session;
   if (read_under_policy(w, session, ids, report)) write_answer(w, session, report);
   report.cache_bytes = session.cache().bytes();
   report.cache = policy_json(session, w.a.cache.kind, report.kv);
@@ -231,8 +249,7 @@ Report answer_questions(const Work& w) {
   report.kv = w.saved != nullptr ? w.saved->info().kv : kv_type(w.a.common);
   report.weight_bytes = w.model.weight_bytes();
   if (is_policy(w.a.cache)) {
-    generate::Session session = make_policy_session(w.model, w.prompts.tokenizer, w.a.cache,
-                                                    report.kv, w.context, w.budget_tokens);
+    generate::Session session = policy_session(w, report).session;
     report.prompt_tokens = std::max(common_tokens(w.prompts), w.prompts.document_tokens);
     const auto shared = std::span<const std::int32_t>(w.prompts.ids.front())
                             .first(static_cast<std::size_t>(report.prompt_tokens));

@@ -24,6 +24,14 @@ std::unique_ptr<KvCache> KvCache::fork() const {
 
 void KvCache::end_reading() {}
 
+std::vector<std::byte> KvCache::layer_bytes(std::int64_t /*layer*/) const {
+  throw ArgumentError("this kind of cache cannot be saved; --cache paged, tiered and merged can");
+}
+
+void KvCache::restore(std::int64_t /*length*/, const LayerBytes& /*layer*/) {
+  throw ArgumentError("this kind of cache cannot be restored");
+}
+
 CacheReport KvCache::report() const {
   // An exact cache reads all that it holds.
   return {.tokens = length(), .bytes_read = bytes(), .bytes_stored = bytes(), .mass = 1};

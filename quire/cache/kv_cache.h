@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -79,6 +81,15 @@ class KvCache {
   /// and no sooner.
   virtual void end_reading();
   virtual CacheReport report() const;
+
+  /// What a saved cache keeps of a layer, right after end_reading(). Throws ArgumentError where a
+  /// cache cannot be saved, or later; IoError.
+  virtual std::vector<std::byte> layer_bytes(std::int64_t layer) const;
+  /// Makes an empty cache hold the `length` tokens of a document whose layers are told, as if it
+  /// had read them and end_reading() had been called. Throws ArgumentError for bytes that are not
+  /// those of such a cache, and what `layer` throws; the cache is then empty.
+  using LayerBytes = std::function<std::vector<std::byte>(std::int64_t layer)>;
+  virtual void restore(std::int64_t length, const LayerBytes& layer);
 
   /// Bytes that hold tokens now, and bytes that a token takes.
   virtual std::int64_t bytes() const = 0;

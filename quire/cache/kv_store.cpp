@@ -132,6 +132,28 @@ void KvStore::copy(const KvStore& from, std::int64_t tokens) {
   std::memcpy(v_scale_.data(), from.v_scale_.data(), unsigned_of(scales));
 }
 
+std::int64_t KvStore::stretch_bytes(std::int64_t tokens) const {
+  std::int64_t sum = 0;
+  each_stretch(tokens, [&](const std::byte*, std::int64_t bytes) { sum += bytes; });
+  return sum;
+}
+
+std::vector<std::byte> KvStore::stretch(std::int64_t tokens) const {
+  std::vector<std::byte> out;
+  out.reserve(unsigned_of(stretch_bytes(tokens)));
+  each_stretch(tokens, [&](const std::byte* from, std::int64_t bytes) {
+    out.insert(out.end(), from, from + bytes);
+  });
+  return out;
+}
+
+void KvStore::set_stretch(std::span<const std::byte> from, std::int64_t tokens) {
+  each_stretch(tokens, [&](std::byte* to, std::int64_t bytes) {
+    std::memcpy(to, from.data(), unsigned_of(bytes));
+    from = from.subspan(unsigned_of(bytes));
+  });
+}
+
 void KvStore::widen(std::int64_t g, std::int64_t tokens, float* k_SK, float* v_SU) const {
   const auto scale = [&](const Reserved& of, std::int64_t slot) {
     return dtype_ == DType::kI8 ? reinterpret_cast<const float*>(of.data())[slot * G_ + g] : 1.0f;

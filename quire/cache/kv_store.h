@@ -34,6 +34,11 @@ class KvStore {
   void copy(const KvStore& from, std::int64_t g, std::span<const std::int32_t> slots);
   /// Copies the first slots of another store with the same sizes, dtype and layout; of kRows.
   void copy(const KvStore& from, std::int64_t tokens);
+  /// The first slots as they lie (of blocks whole ones): keys, values, scales; and back. `bytes`
+  /// has stretch_bytes(tokens).
+  std::int64_t stretch_bytes(std::int64_t tokens) const;
+  std::vector<std::byte> stretch(std::int64_t tokens) const;
+  void set_stretch(std::span<const std::byte> bytes, std::int64_t tokens);
   /// Keys [tokens, K] and values [tokens, U] of the first slots of a head, widened.
   void widen(std::int64_t g, std::int64_t tokens, float* k_SK, float* v_SU) const;
 
@@ -42,6 +47,16 @@ class KvStore {
   std::int64_t bytes_per_token() const;
 
  private:
+  /// Calls f(first byte, bytes) for each part of the first slots.
+  template <class F>
+  void each_stretch(std::int64_t tokens, F&& f) const {
+    const std::int64_t keys = layout_ == KLayout::kBlocks ? (tokens + 15) / 16 * 16 : tokens;
+    for (std::int64_t g = 0; g < G_; ++g) f(k_.data() + g * slots_ * k_row_, keys * k_row_);
+    for (std::int64_t g = 0; g < G_; ++g) f(v_.data() + g * slots_ * v_row_, tokens * v_row_);
+    const auto scale = static_cast<std::int64_t>(k_scale_.bytes()) / slots_;
+    for (const Reserved* of : {&k_scale_, &v_scale_})
+      if (scale > 0) f(of->data(), tokens * scale);
+  }
   /// A stretch of a row in a block of 16 keys: lane i has it `bytes` · i behind `offset`.
   struct Part {
     std::int64_t offset, bytes;

@@ -111,6 +111,9 @@ class MergedCache : public KvCache {
   /// Merges. Throws ArgumentError when it was called before, within a step, and for a budget under
   /// the floor.
   void end_reading() override;
+  /// The entries. What is restored has the budget with which it was merged.
+  std::vector<std::byte> layer_bytes(std::int64_t layer) const override;
+  void restore(std::int64_t length, const LayerBytes& layer) override;
   CacheReport report() const override;
   std::int64_t bytes() const override;
   std::int64_t bytes_per_token() const override;

@@ -86,6 +86,9 @@ struct MergedCache::Impl {
   void watch(MergedLayer& layer, const Tensor& q_NHK, const Tensor& lse_NH,
              const KvView& view) const;
   void go_on();
+
+  // merged_saved.cpp
+  void set_layer(MergedLayer& layer, std::span<const std::byte> bytes, std::int64_t tokens);
 };
 
 }  // namespace quire::cache

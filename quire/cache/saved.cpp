@@ -19,7 +19,7 @@ namespace quire::cache {
 namespace {
 
 constexpr std::array<char, 8> kMagic = {'Q', 'U', 'I', 'R', 'E', 'K', 'V', '\n'};
-constexpr std::uint32_t kVersion = 1, kByteOrder = 0x01020304;
+constexpr std::uint32_t kVersion = 1, kPartsVersion = 2, kByteOrder = 0x01020304;
 constexpr std::uint64_t kMostJson = 1 << 20;
 constexpr std::uint64_t kPageAlignment = 4096;
 constexpr std::int64_t kMostTokens = std::int64_t{1} << 40;
@@ -41,6 +41,12 @@ std::uint64_t checksum_of(const Head& head) {
 
 std::string_view name_of(KLayout layout) { return layout == KLayout::kBlocks ? "blocks" : "rows"; }
 
+Json::Array sizes_of(const std::vector<LayerSpec>& layers) {
+  Json::Array out;
+  for (const LayerSpec& s : layers) out.push_back(Json::Array{s.G, s.K, s.U});
+  return out;
+}
+
 std::string header_text(const PagedCache& cache, const std::string& model, std::int64_t created) {
   const PagedSpec& spec = cache.pool()->spec();
   const PageStore& store = cache.pool()->store();
@@ -55,9 +61,7 @@ std::string header_text(const PagedCache& cache, const std::string& model, std::
   header["data_bytes"] = store.data_bytes();
   header["scale_bytes"] = store.scale_bytes();
   header["created"] = created;
-  Json::Array layers;
-  for (const LayerSpec& s : spec.layers) layers.push_back(Json::Array{s.G, s.K, s.U});
-  header["layers"] = std::move(layers);
+  header["layers"] = sizes_of(spec.layers);
   return header.dump();
 }
 
@@ -125,16 +129,11 @@ class Pages {
   std::vector<std::byte> memory_;
 };
 
-}  // namespace
-
-void save_cache(const PagedCache& cache, const std::string& path, const std::string& model,
-                std::int64_t created) {
-  const auto tokens = cache.tokens();
-  QUIRE_CHECK(!tokens.empty(), "a cache without tokens is not worth a file");
-  QUIRE_CHECK(std::none_of(tokens.begin(), tokens.end(), [](std::int32_t id) { return id < 0; }),
-              "a cache whose tokens were not told cannot be saved");
-  Pages pages(cache);
-  const std::string json = header_text(cache, model, created);
+/// Lays out and writes a file: its header, tokens, positions, checksums, then `count` stretches.
+void write_file(const std::string& path, std::uint32_t version, const std::string& json,
+                std::span<const std::int32_t> tokens, std::span<const Hash128> checksums,
+                std::uint64_t bytes, std::size_t count,
+                const std::function<std::span<const std::byte>(std::size_t)>& stretch) {
   std::vector<std::byte> meta;
   put<char>(meta, json);
   pad(meta, sizeof(Head), 8);
@@ -143,18 +142,65 @@ void save_cache(const PagedCache& cache, const std::string& path, const std::str
   std::vector<std::int64_t> positions(tokens.size());
   std::iota(positions.begin(), positions.end(), 0);
   put<std::int64_t>(meta, positions);
-  put<Hash128>(meta, pages.checksums());
+  put(meta, checksums);
   pad(meta, sizeof(Head), kPageAlignment);
 
-  Head head{kMagic, kVersion, kByteOrder, sizeof(Head) + meta.size(), json.size(), 0, {}, 0};
+  Head head{kMagic, version, kByteOrder, sizeof(Head) + meta.size(), json.size(), 0, {}, 0};
   head.pages_begin = head.file_bytes;
-  head.file_bytes += pages.bytes();
+  head.file_bytes += bytes;
   head.meta = checksum(meta);
   head.own = checksum_of(head);
-  file_ops().write_parts(path, 2 + pages.count(), [&](std::size_t i) -> std::span<const std::byte> {
+  file_ops().write_parts(path, 2 + count, [&](std::size_t i) -> std::span<const std::byte> {
     if (i == 0) return std::as_bytes(std::span(&head, 1));
-    return i == 1 ? std::span<const std::byte>(meta) : pages.part(i - 2);
+    return i == 1 ? std::span<const std::byte>(meta) : stretch(i - 2);
   });
+}
+
+void check_tokens(std::span<const std::int32_t> tokens) {
+  QUIRE_CHECK(!tokens.empty(), "a cache without tokens is not worth a file");
+  QUIRE_CHECK(std::none_of(tokens.begin(), tokens.end(), [](std::int32_t id) { return id < 0; }),
+              "a cache whose tokens were not told cannot be saved");
+}
+
+}  // namespace
+
+void save_cache(const PagedCache& cache, const std::string& path, const std::string& model,
+                std::int64_t created) {
+  check_tokens(cache.tokens());
+  Pages pages(cache);
+  write_file(path, kVersion, header_text(cache, model, created), cache.tokens(), pages.checksums(),
+             pages.bytes(), pages.count(), [&](std::size_t i) { return pages.part(i); });
+}
+
+void save_parts(const SavedParts& parts, const std::string& path) {
+  check_tokens(parts.tokens);
+  const auto L = std::ssize(parts.layers);
+  std::vector<Hash128> checksums;
+  std::vector<std::int64_t> sizes;
+  std::uint64_t bytes = 0;
+  for (std::int64_t i = 0; i < L; ++i) {
+    const std::vector<std::byte> part = parts.part(i);
+    checksums.push_back(checksum(part));
+    sizes.push_back(std::ssize(part));
+    bytes += part.size();
+  }
+  Json header;
+  header["model"] = parts.info.model;
+  header["identity"] = parts.info.identity;
+  header["isa"] = to_string(isa());
+  header["kv"] = to_string(parts.info.kv);
+  header["form"] = parts.info.form;
+  header["budget_tokens"] = parts.info.budget_tokens;
+  header["tokens"] = std::ssize(parts.tokens);
+  header["created"] = parts.info.created;
+  header["layers"] = sizes_of(parts.layers);
+  header["parts"] = Json::Array(sizes.begin(), sizes.end());
+  std::vector<std::byte> memory;
+  write_file(path, kPartsVersion, header.dump(), parts.tokens, checksums, bytes, checksums.size(),
+             [&](std::size_t i) -> std::span<const std::byte> {
+               memory = parts.part(static_cast<std::int64_t>(i));
+               return memory;
+             });
 }
 
 void SavedCache::refuse(const std::string& why) const { throw FormatError(path_, why); }
@@ -166,9 +212,10 @@ SavedCache::SavedCache(const std::string& path) : path_(path), file_(file_ops().
   file_->read_at(0, std::as_writable_bytes(std::span(&head, 1)));
   if (head.magic != kMagic) refuse("is no saved cache: it does not begin with QUIREKV");
   if (head.byte_order != kByteOrder) refuse("was written by a machine of another byte order");
-  if (head.version != kVersion)
+  if (head.version != kVersion && head.version != kPartsVersion)
     refuse(concat("has version ", std::uint64_t{head.version}, "; this program reads version ",
-                  std::uint64_t{kVersion}));
+                  std::uint64_t{kVersion}, " and ", std::uint64_t{kPartsVersion}));
+  if (head.version == kPartsVersion) info_.form.clear();
   if (head.own != checksum_of(head)) refuse("is damaged: the checksum of its beginning is wrong");
   if (head.file_bytes != file_->size())
     refuse(concat("has ", file_->size(), " bytes, but was written with ", head.file_bytes));
@@ -206,7 +253,6 @@ void SavedCache::read_header(std::span<const std::byte> json) {
   info_.model = text("model");
   info_.identity = text("identity");
   info_.isa = text("isa");
-  k_layout_ = text("k_layout");
   const std::string kv = text("kv");
   bool is_known = false;
   for (const DType type : kKvForms) {
@@ -216,10 +262,18 @@ void SavedCache::read_header(std::span<const std::byte> json) {
   }
   if (!is_known) refuse(concat("key kv is '", kv, "'; it may be ", kv_formats()));
   info_.tokens = integer(member("tokens"), "tokens", 1);
-  info_.page_tokens = integer(member("page_tokens"), "page_tokens", 1);
   info_.created = integer(member("created"), "created", 0);
-  data_bytes_ = integer(member("data_bytes"), "data_bytes", 1);
-  scale_bytes_ = integer(member("scale_bytes"), "scale_bytes", 0);
+  if (is_paged()) {
+    k_layout_ = text("k_layout");
+    info_.page_tokens = integer(member("page_tokens"), "page_tokens", 1);
+    data_bytes_ = integer(member("data_bytes"), "data_bytes", 1);
+    scale_bytes_ = integer(member("scale_bytes"), "scale_bytes", 0);
+  } else {
+    info_.form = text("form");
+    if (is_paged()) refuse("says that it is made of pages, but its version is another");
+    info_.budget_tokens = integer(member("budget_tokens"), "budget_tokens", 0);
+    read_parts(member("parts"));
+  }
   if (!member("layers").is_array()) refuse("key layers is not a list");
   for (const Json& layer : member("layers").as_array()) {
     if (!layer.is_array() || layer.as_array().size() != 3)
@@ -230,11 +284,31 @@ void SavedCache::read_header(std::span<const std::byte> json) {
   }
 }
 
+/// Where each part ends.
+void SavedCache::read_parts(const Json& parts) {
+  if (!parts.is_array()) refuse("key parts is not a list");
+  std::uint64_t end = 0;
+  for (const Json& bytes : parts.as_array()) {
+    if (!bytes.is_int() || bytes.as_int() < 0 || bytes.as_int() > info_.bytes)
+      refuse(concat("key parts has ", bytes.dump(), ", more than the file"));
+    end += static_cast<std::uint64_t>(bytes.as_int());
+    part_ends_.push_back(end);
+  }
+}
+
 std::int64_t SavedCache::pages() const {
+  if (!is_paged()) return std::ssize(part_ends_);
   return (info_.tokens + info_.page_tokens - 1) / info_.page_tokens;
 }
 
+std::uint64_t SavedCache::page_bytes(std::int64_t page) const {
+  if (is_paged()) return static_cast<std::uint64_t>(data_bytes_ + scale_bytes_);
+  return part_ends_[static_cast<std::size_t>(page)] + pages_begin_ - page_at(page);
+}
+
 std::uint64_t SavedCache::page_at(std::int64_t page) const {
+  if (!is_paged())
+    return pages_begin_ + (page == 0 ? 0 : part_ends_[static_cast<std::size_t>(page - 1)]);
   return pages_begin_ + static_cast<std::uint64_t>(page * (data_bytes_ + scale_bytes_));
 }
 
@@ -245,7 +319,11 @@ void SavedCache::read_lists(std::span<const std::byte> meta, std::uint64_t at) {
   const Checked lists = (Checked(at) + Checked(N) * Checked(sizeof(std::int32_t))).padded_to(8) +
                         Checked(N) * Checked(sizeof(std::int64_t)) +
                         Checked(sums) * Checked(sizeof(Hash128));
-  const Checked all = Checked(pages_begin_) + Checked(P) * Checked(page_bytes);
+  const Checked all =
+      Checked(pages_begin_) + (is_paged() ? Checked(P) * Checked(page_bytes)
+                                          : Checked(part_ends_.empty() ? 0 : part_ends_.back()));
+  if (!is_paged() && part_ends_.size() != layers_.size())
+    refuse(concat("has ", part_ends_.size(), " parts for ", layers_.size(), " layers"));
   // The header says what there must be; it must be there to the byte before anything is allocated.
   if (!lists.at_most(meta.size()) || meta.size() - *lists.value() >= kPageAlignment ||
       all.value() != static_cast<std::uint64_t>(info_.bytes))
@@ -284,14 +362,41 @@ void SavedCache::check_page(std::int64_t page, std::span<const std::byte> data,
 
 void SavedCache::verify() const {
   thread_pool().run(pages(), [&](std::int64_t i) {
-    std::vector<std::byte> page(static_cast<std::size_t>(data_bytes_ + scale_bytes_));
+    std::vector<std::byte> page(page_bytes(i));
     file_->read_at(page_at(i), page);
-    const auto data = static_cast<std::size_t>(data_bytes_);
+    const std::size_t data = is_paged() ? static_cast<std::size_t>(data_bytes_) : page.size();
     check_page(i, std::span(page).first(data), std::span(page).subspan(data));
   });
 }
 
+std::vector<std::byte> SavedCache::part(std::int64_t part) const {
+  QUIRE_CHECK(!is_paged() && part >= 0 && part < pages(), "part ", part, " of ", path_);
+  std::vector<std::byte> out(page_bytes(part));
+  file_->read_at(page_at(part), out);
+  check_page(part, out, {});
+  return out;
+}
+
+void SavedCache::check(const std::string& form, const std::string& identity,
+                       const std::vector<LayerSpec>& layers) const {
+  if (info_.form != form)
+    refuse(concat("was saved by --cache ", info_.form, "; this is --cache ", form));
+  if (info_.identity != identity)
+    refuse(concat("was made by another model or mode (", info_.model, ", ", info_.identity,
+                  "); this is ", identity));
+  if (info_.isa != to_string(isa()))
+    refuse(concat("was made with the instruction set ", info_.isa, "; this run uses ",
+                  to_string(isa()), ", whose bits differ"));
+  bool is_same = layers_.size() == layers.size();
+  for (std::size_t i = 0; is_same && i < layers_.size(); ++i)
+    is_same =
+        layers_[i].G == layers[i].G && layers_[i].K == layers[i].K && layers_[i].U == layers[i].U;
+  if (!is_same) refuse(concat("has ", layers_.size(), " layers, or of other sizes"));
+}
+
 void SavedCache::check_pool(const PagedPool& pool) const {
+  if (!is_paged())
+    refuse(concat("was saved by --cache ", info_.form, "; give --cache ", info_.form));
   const PagedSpec& spec = pool.spec();
   const PageStore& store = pool.store();
   if (info_.identity != spec.identity)

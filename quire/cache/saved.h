@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -10,6 +11,10 @@
 #include "quire/base/file_ops.h"
 #include "quire/cache/hash.h"
 #include "quire/cache/paged.h"
+
+namespace quire {
+class Json;
+}
 
 namespace quire::cache {
 
@@ -22,7 +27,22 @@ struct SavedCacheInfo {
   std::int64_t tokens = 0, page_tokens = 0;
   std::int64_t created = 0;  // seconds since 1970, UTC
   std::int64_t bytes = 0;    // of the file
+  /// "paged", or what another cache calls its parts (SavedParts).
+  std::string form = "paged";
+  std::int64_t budget_tokens = 0;  // of a form that has one
 };
+
+/// A cache that is not made of pages: one part for each layer.
+struct SavedParts {
+  SavedCacheInfo info;  // but for isa, tokens, page_tokens and bytes
+  std::vector<LayerSpec> layers;
+  std::span<const std::int32_t> tokens;
+  /// The bytes of a part; it is asked for twice.
+  std::function<std::vector<std::byte>(std::int64_t part)> part;
+};
+
+/// Writes such a cache as save_cache() does. Throws likewise.
+void save_parts(const SavedParts& parts, const std::string& path);
 
 /// Writes the tokens of `cache` with their keys and values to a file that appears whole or not at
 /// all: a header, tokens, positions and a checksum of each page, then the pages as they lie in
@@ -47,6 +67,15 @@ class SavedCache {
   /// Reads every page and compares its checksum. Throws FormatError naming the page; IoError.
   void verify() const;
 
+  /// Throws FormatError, as load() does, unless the file holds that form for these layers, made by
+  /// `identity` on this instruction set.
+  void check(const std::string& form, const std::string& identity,
+             const std::vector<LayerSpec>& layers) const;
+  /// A part of another form than "paged", one for each layer; verified. Throws
+  /// FormatError, IoError.
+  std::vector<std::byte> part(std::int64_t part) const;
+  [[noreturn]] void refuse(const std::string& why) const;
+
   /// A cache of `pool` that holds the saved tokens. Everything is read and verified before it
   /// exists; a file that is refused changes nothing: the pool's pages are as free as before, and
   /// those that it keeps for others are still found.
@@ -67,8 +96,10 @@ class SavedCache {
   void check_page(std::int64_t page, std::span<const std::byte> data,
                   std::span<const std::byte> scales) const;
   std::uint64_t page_at(std::int64_t page) const;
+  void read_parts(const Json& parts);
+  bool is_paged() const { return info_.form == "paged"; }
+  std::uint64_t page_bytes(std::int64_t page) const;
   std::int64_t pages() const;
-  [[noreturn]] void refuse(const std::string& why) const;
 
   std::string path_;
   std::unique_ptr<File> file_;
@@ -77,6 +108,7 @@ class SavedCache {
   std::string k_layout_;
   std::int64_t data_bytes_ = 0, scale_bytes_ = 0;  // of a page
   std::uint64_t pages_begin_ = 0;
+  std::vector<std::uint64_t> part_ends_;  // behind pages_begin_; of other forms
   std::vector<std::int32_t> tokens_;
   std::vector<Hash128> checksums_;  // of each page's data, then of its scales
 };

@@ -136,6 +136,35 @@ bool TieredCache::recover() {
   return true;
 }
 
+std::vector<std::byte> TieredCache::layer_bytes(std::int64_t layer) const {
+  const TieredLayer& at = impl_->at(layer);
+  QUIRE_CHECK(impl_->built == impl_->length && at.length == impl_->length, "a cache of ",
+              impl_->length, " tokens, ", impl_->built, " of which were read and indexed: what ",
+              "came after cannot be saved");
+  return impl_->rows_of(at);
+}
+
+void TieredCache::restore(std::int64_t length, const LayerBytes& layer) {
+  Impl& impl = *impl_;
+  QUIRE_CHECK(impl.length == 0, "the cache holds ", impl.length, " tokens already");
+  check_room(0, length, impl.capacity);
+  try {
+    for (TieredLayer& at : impl.layers) {
+      const std::vector<std::byte> bytes = layer(impl.number_of(at));
+      QUIRE_CHECK(std::ssize(bytes) == length * at.rows.bytes_per_token(), "layer ",
+                  impl.number_of(at), " has ", bytes.size(), " bytes for ", length, " tokens");
+      impl.set_rows(at, bytes, length);
+      at.length = length;
+    }
+    impl.length = length;
+    build();
+  } catch (...) {
+    impl.length = std::max<std::int64_t>(impl.length, 0);
+    truncate(0);
+    throw;
+  }
+}
+
 void TieredCache::Impl::check_between_steps() const {
   for (const TieredLayer& layer : layers)
     QUIRE_CHECK(layer.length == length, "a layer holds ", layer.length, " tokens and the cache ",

@@ -134,6 +134,10 @@ class TieredCache : public KvCache {
   void truncate(std::int64_t length) override;
   bool recover() override;
   void end_reading() override { build(); }
+  /// Keys and values: the index is made of them again, with the same bits. So a document can be
+  /// reopened under another budget, or with other zones.
+  std::vector<std::byte> layer_bytes(std::int64_t layer) const override;
+  void restore(std::int64_t length, const LayerBytes& layer) override;
   CacheReport report() const override;
   std::int64_t bytes() const override;
   std::int64_t bytes_per_token() const override;

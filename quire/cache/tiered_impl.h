@@ -186,6 +186,10 @@ struct TieredCache::Impl {
   /// The tokens of the clusters that were taken.
   HeldKeys selected_keys(TieredLayer& layer, const TieredFound& found) const;
   HeldTokens all_tokens(TieredLayer& layer, std::int64_t end) const;
+  /// Where a layer's tokens are, of each head in the order of the text.
+  std::vector<std::int32_t> slots_of(const TieredLayer& layer, std::int64_t end) const;
+  std::vector<std::byte> rows_of(const TieredLayer& layer) const;
+  void set_rows(TieredLayer& layer, std::span<const std::byte> bytes, std::int64_t tokens);
   void read_ahead(const TieredLayer& layer, TieredPages::Reading& reading) const;
 
   // tiered_step.cpp

@@ -252,6 +252,36 @@ void TieredPages::arrange(Reading& reading, std::int64_t begin,
     for (std::int64_t i = 0; i < N; ++i) rows.put(g, i, reading.place(g, begin + i));
 }
 
+std::vector<std::byte> TieredPages::rows(Reading& reading, std::span<const std::int32_t> slot_GN,
+                                         std::int64_t N) const {
+  const std::int64_t G = std::ssize(slot_GN) / N;
+  Rows rows(*this, G, N);
+  for (std::int64_t i = 0; i < G * N; ++i)
+    rows.take(i / N, i % N, reading.place(i / N, slot_GN[at(i)]));
+  for (const std::vector<float>* scale : {&rows.k_scale, &rows.v_scale}) {
+    const auto bytes = std::as_bytes(std::span(*scale));
+    rows.data.insert(rows.data.end(), bytes.begin(), bytes.end());
+  }
+  return std::move(rows.data);
+}
+
+void TieredPages::set_rows(std::int64_t layer, std::span<const std::byte> bytes, std::int64_t N) {
+  const std::int64_t G = spec_at(layer).G;
+  Rows rows(*this, G, N);
+  std::memcpy(rows.data.data(), bytes.data(), rows.data.size());
+  std::size_t from = rows.data.size();
+  for (std::vector<float>* scale : {&rows.k_scale, &rows.v_scale}) {
+    if (scale->empty()) continue;
+    std::memcpy(scale->data(), bytes.data() + from, 4 * scale->size());
+    from += 4 * scale->size();
+  }
+  const Range range{0, N};
+  Reading to = read(layer, std::span(&range, 1));
+  for (const std::int32_t page : to.pages_) to.lease_.mark_written(page);
+  used_ = std::max(used_, N);
+  for (std::int64_t i = 0; i < G * N; ++i) rows.put(i / N, i % N, to.place(i / N, i % N));
+}
+
 void TieredPages::forget_from(std::int64_t slot) {
   std::int64_t heads = 0;
   for (const LayerSpec& s : layers_) heads = std::max(heads, s.G);

@@ -83,6 +83,10 @@ class TieredPages {
   /// `reading`, multiples of 16.
   void arrange(Reading& reading, std::int64_t begin,
                std::span<const std::vector<std::int32_t>> from_G);
+  /// The rows of the slots that are told, [G, N], with their scales [N, G]; and into slots 0, 1, …
+  std::vector<std::byte> rows(Reading& reading, std::span<const std::int32_t> slot_GN,
+                              std::int64_t N) const;
+  void set_rows(std::int64_t layer, std::span<const std::byte> bytes, std::int64_t N);
   /// Slots from `slot` on are of no more use, as far as whole pages.
   void forget_from(std::int64_t slot);
 

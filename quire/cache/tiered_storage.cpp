@@ -1,7 +1,9 @@
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "quire/cache/tiered_impl.h"
+#include "quire/ops/attention/kv_format.h"
 
 namespace quire::cache {
 namespace {
@@ -118,6 +120,57 @@ HeldKeys TieredCache::Impl::selected_keys(TieredLayer& layer, const TieredFound&
   return out;
 }
 
+std::vector<std::int32_t> TieredCache::Impl::slots_of(const TieredLayer& layer,
+                                                      std::int64_t end) const {
+  std::vector<std::int32_t> slot_GN;
+  for (std::int64_t g = 0; g < layer.spec.G; ++g) {
+    const auto begin = std::ssize(slot_GN);
+    for (std::int64_t slot = 0; slot < end; ++slot)
+      slot_GN.push_back(static_cast<std::int32_t>(slot));
+    if (layer.indexed() < 0) continue;
+    std::int64_t slot = spec.sinks;
+    for (const std::int32_t token : layer.index->all_members(g))
+      slot_GN[static_cast<std::size_t>(begin + token)] = static_cast<std::int32_t>(slot++);
+  }
+  return slot_GN;
+}
+
+std::vector<std::byte> TieredCache::Impl::rows_of(const TieredLayer& layer) const {
+  const std::int64_t N = layer.length, G = layer.spec.G, row = layer.rows.row_bytes();
+  if (disk != nullptr) {
+    const TieredPages::Range range{0, N};
+    TieredPages::Reading reading = disk->read(number_of(layer), std::span(&range, 1));
+    return disk->rows(reading, slots_of(layer, N), N);
+  }
+  std::vector<std::byte> out;
+  const auto put = [&](const std::byte* from, std::int64_t bytes) {
+    out.insert(out.end(), from, from + bytes);
+  };
+  out.reserve(static_cast<std::size_t>(N * layer.rows.bytes_per_token()));
+  for (std::int64_t g = 0; g < G; ++g)
+    for (std::int64_t n = 0; n < N; ++n) put(layer.rows.row(g, n), row);
+  const std::int64_t scale = G * kv_scale_bytes(kv);
+  for (std::int64_t n = 0; n < N && scale > 0; ++n) put(layer.rows.key_scales(n), scale);
+  for (std::int64_t n = 0; n < N && scale > 0; ++n) put(layer.rows.value_scales(n), scale);
+  return out;
+}
+
+void TieredCache::Impl::set_rows(TieredLayer& layer, std::span<const std::byte> bytes,
+                                 std::int64_t tokens) {
+  const std::int64_t N = tokens, G = layer.spec.G, row = layer.rows.row_bytes();
+  if (disk != nullptr) return disk->set_rows(number_of(layer), bytes, N);
+  const std::byte* from = bytes.data();
+  const auto take = [&](std::byte* to, std::int64_t size) {
+    std::memcpy(to, from, static_cast<std::size_t>(size));
+    from += size;
+  };
+  for (std::int64_t g = 0; g < G; ++g)
+    for (std::int64_t n = 0; n < N; ++n) take(layer.rows.row(g, n), row);
+  const std::int64_t scale = G * kv_scale_bytes(kv);
+  for (std::int64_t n = 0; n < N && scale > 0; ++n) take(layer.rows.key_scales(n), scale);
+  for (std::int64_t n = 0; n < N && scale > 0; ++n) take(layer.rows.value_scales(n), scale);
+}
+
 HeldTokens TieredCache::Impl::all_tokens(TieredLayer& layer, std::int64_t end) const {
   HeldTokens out;
   if (disk == nullptr) {
@@ -136,17 +189,7 @@ HeldTokens TieredCache::Impl::all_tokens(TieredLayer& layer, std::int64_t end) c
   if (layer.indexed() < 0) {
     out.view = out.reading->stretch(0, end);
   } else {
-    // In the order of their positions, wherever their clusters put them.
-    std::vector<std::int32_t> slot_GN;
-    for (std::int64_t g = 0; g < layer.spec.G; ++g) {
-      const auto begin = std::ssize(slot_GN);
-      for (std::int64_t slot = 0; slot < end; ++slot)
-        slot_GN.push_back(static_cast<std::int32_t>(slot));
-      std::int64_t slot = spec.sinks;
-      for (const std::int32_t token : layer.index->all_members(g))
-        slot_GN[static_cast<std::size_t>(begin + token)] = static_cast<std::int32_t>(slot++);
-    }
-    out.view = out.reading->tokens(slot_GN, end);
+    out.view = out.reading->tokens(slots_of(layer, end), end);
   }
   read_ahead(layer, *out.reading);
   return out;

@@ -39,11 +39,24 @@ class TokenRows {
   /// Slots [begin, begin + n) as a sequence of their own. They lie in one arena.
   KvView stretch(std::int64_t begin, std::int64_t n) const;
 
+  /// The key and the value of a slot as they lie, one row; and the scales of all its heads, null
+  /// where there are none.
+  std::byte* row(std::int64_t g, std::int64_t slot) const {
+    return rows_.data() + (2 * slots_ * g + place(slot)) * row_bytes();
+  }
+  std::byte* key_scales(std::int64_t slot) const { return scales(k_scale_, slot); }
+  std::byte* value_scales(std::int64_t slot) const { return scales(v_scale_, slot); }
+  std::int64_t row_bytes() const { return (K_ + U_) * static_cast<std::int64_t>(size_of(dtype_)); }
+
   std::int64_t slots() const { return slots_; }
   /// Keys, values and scales of a token, all heads.
   std::int64_t bytes_per_token() const;
 
  private:
+  std::byte* scales(const Reserved& of, std::int64_t slot) const {
+    return of.data() + place(slot) * G_ * static_cast<std::int64_t>(of.bytes() / scale_slots());
+  }
+  std::uint64_t scale_slots() const { return static_cast<std::uint64_t>(2 * slots_ * G_); }
   KvPages pages(std::int64_t P, std::int64_t Z) const;
   void copy(std::int64_t from, std::int64_t to, std::int64_t n);
   void forget(std::int64_t first, std::int64_t n);

@@ -218,7 +218,7 @@ TEST(SavedCache, D9_other_versions_and_machines_are_told_by_name) {
     return refusal(other);
   };
   EXPECT_THAT(with(8, 0), HasSubstr("has version 0; this program reads version 1"));
-  EXPECT_THAT(with(8, 2), HasSubstr("has version 2; this program reads version 1"));
+  EXPECT_THAT(with(8, 3), HasSubstr("has version 3; this program reads version 1 and 2"));
   std::string swapped = bytes;
   std::reverse(swapped.begin() + 12, swapped.begin() + 16);
   EXPECT_THAT(refusal(swapped), HasSubstr("another byte order"));

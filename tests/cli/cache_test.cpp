@@ -358,6 +358,45 @@ TEST_F(CacheCommand, questions_have_the_same_answers_under_every_cache_as_when_a
   }
 }
 
+TEST_F(CacheCommand, INF_11_tiered_and_merged_caches_are_saved_and_reopened) {
+  for (const std::vector<std::string>& kind :
+       {std::vector<std::string>{"tiered"}, {"merged", "--budget", "80%"}}) {
+    const std::string& name = kind[0];
+    std::vector<std::string> first{"--file", document_, "--file", document_, "why", "--cache"};
+    first.insert(first.end(), kind.begin(), kind.end());
+    const std::string expected = ids(first);
+    first.insert(first.end(), {"--save-cache", name});
+    EXPECT_EQ(ids(first), expected);
+    EXPECT_EQ(ids({"why", "--cache", name, "--load-cache", name}), expected);
+    // With the same files too; other ones are not what was read.
+    EXPECT_EQ(ids({"why", "--file", document_, "--file", document_, "--cache", name, "--load-cache",
+                   name}),
+              expected);
+    EXPECT_THAT(call(run({"why", "--file", document_, "--cache", name, "--load-cache", name})).err,
+                HasSubstr("holds other documents"));
+    const std::string file = scratch_file("questions", "why\nwho\n");
+    const Ended asked =
+        call(run({"--questions", file, "--cache", name, "--load-cache", name, "--json"}));
+    ASSERT_EQ(asked.code, 0) << asked.err;
+    EXPECT_EQ(at(objects(asked.out)[0], "ids").dump(), expected);
+    const Ended other = call(run({"why", "--load-cache", name}));
+    EXPECT_EQ(other.code, 3);
+    EXPECT_THAT(other.err, HasSubstr("give --cache " + name));
+  }
+  EXPECT_EQ(call(run({"why", "--cache", "tiered", "--load-cache", "merged"})).code, 3);
+  EXPECT_EQ(call(run({"why", "--cache", "tiered", "--load-cache", "tiered", "--mode", "exact",
+                      "--kv", "f16"}))
+                .code,
+            3);
+  EXPECT_THAT(
+      call(run({"why", "--cache", "merged", "--budget", "9", "--load-cache", "merged"})).err,
+      HasSubstr("the budget it was merged to"));
+  const Json list = json({"cache", "list"});
+  EXPECT_EQ(at(list, "rows").as_array().size(), 2u);
+  EXPECT_EQ(at(at(list, "rows").as_array()[0], "cache").as_string(), "merged");
+  EXPECT_EQ(call({"cache", "verify"}).code, 0);
+}
+
 TEST_F(CacheCommand, the_tiered_cache_answers_the_same_under_a_memory_limit) {
   std::vector<std::string> all{"--file",  document_, "--file",   document_, "why",
                                "--cache", "tiered",  "--budget", "20"};
@@ -403,7 +442,7 @@ TEST_F(CacheCommand, a_policy_is_refused_what_it_cannot_do) {
   refused({"why", "--file", document_, "--cache", "tiered", "--cache-disk", "/tmp"},
           "--cache-ram too");
   refused({"why", "--file", document_, "--cache", "window", "--budget", "9", "--save-cache", "x"},
-          "--cache window is not made of pages");
+          "--cache window cannot be saved");
 }
 
 TEST_F(CacheCommand, L5_a_document_is_never_overwritten_by_what_is_saved_of_it) {
