@@ -77,10 +77,10 @@ int list(const Common& common) {
     object["kv"] = kv_name(info.kv);
     object["isa"] = info.isa;
     objects.push_back(std::move(object));
-    table +=
-        fmt::format("{:<24}{:>10} tokens{:>12}  {:<5}{}  {}{}\n", row.entry.name,
-                    grouped(info.tokens), bytes_text(info.bytes), kv_name(info.kv),
-                    time_text(info.created), info.model, row.entry.is_writable ? "" : "  (pinned)");
+    table += fmt::format("{:<24}{:>10} tokens{:>12}  {:<5}{}  {}{}\n", harmless(row.entry.name),
+                         grouped(info.tokens), bytes_text(info.bytes), kv_name(info.kv),
+                         time_text(info.created), harmless(info.model),
+                         row.entry.is_writable ? "" : "  (pinned)");
   }
   if (common.json) {
     Json out;
@@ -91,8 +91,9 @@ int list(const Common& common) {
   } else {
     print(table);
     for (const Json& name : unreadable)
-      note(fmt::format("quire: {} cannot be read; quire cache verify says why", name.as_string()));
-    if (foreign > 0)
+      note(fmt::format("quire: {} cannot be read; quire cache verify says why",
+                       harmless(name.as_string())));
+    if (foreign > 0 && !common.quiet)
       note(fmt::format("quire: {} other files in {}", foreign, saved_caches_folder()));
   }
   return kOk;
@@ -190,6 +191,7 @@ int cache(Arguments arguments) {
   options.arguments("NAME", names, "A name in that folder, or a path with a slash");
   options.group("Output");
   options.flag("--json", common.json, "Print one JSON object (docs/json.md)");
+  options.flag("--quiet", common.quiet, "No count of the files that are no saved caches");
   if (!options.parse(arguments)) return kOk;
   const std::string& what = options.need(action, "list, verify or rm");
   if (what == "list") {

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "cli/failure.h"
@@ -68,6 +69,11 @@ int run_command(Arguments arguments) {
         "(quire --help)");
   }
   const std::string& name = arguments.front();
+  const std::size_t words = name == "help" ? 2 : 1;  // that these take
+  if (name == "--help" || name == "-h" || name == "--version" || name == "help") {
+    QUIRE_CHECK(arguments.size() <= words, "unexpected argument '",
+                arguments[std::min(words, arguments.size() - 1)], "' (quire --help)");
+  }
   if (name == "--help" || name == "-h") return help();
   if (name == "--version") return version();
   if (name == "help") {
@@ -81,8 +87,8 @@ int run_command(Arguments arguments) {
     names.emplace_back(command.name);
   }
   const std::string meant = nearest(name, names);
-  const std::string advice = meant.empty() ? "" : fmt::format("did you mean {}? ", meant);
-  throw ArgumentError(fmt::format("unknown command '{}'; {}(quire --help)", name, advice));
+  const std::string advice = meant.empty() ? "" : fmt::format("; did you mean {}?", meant);
+  throw ArgumentError(fmt::format("unknown command '{}'{} (quire --help)", name, advice));
 }
 
 }  // namespace quire::cli

@@ -7,6 +7,7 @@
 
 #include "cli/commands.h"
 #include "cli/common.h"
+#include "cli/eval_files.h"
 #include "cli/eval_report.h"
 #include "cli/eval_setup.h"
 #include "cli/failure.h"
@@ -18,7 +19,6 @@
 #include "cli/session_setup.h"
 #include "cli/signals.h"
 #include "quire/base/error.h"
-#include "quire/base/file_ops.h"
 #include "quire/base/isa.h"
 #include "quire/base/thread_pool.h"
 #include "quire/eval/compare.h"
@@ -26,12 +26,12 @@
 #include "quire/eval/reading.h"
 #include "quire/eval/shared_reading.h"
 #include "quire/eval/tasks.h"
-#include "quire/io/safetensors.h"
 
 namespace quire::cli {
 namespace {
 
 constexpr std::int64_t kMostTokens = std::int64_t{1} << 31;
+constexpr std::int64_t kOrdinaryTokens = 4096;  // a few minutes on two cores
 
 struct EvalArguments {
   Common common;
@@ -47,7 +47,7 @@ void declare(Options& options, EvalArguments& a) {
   options.text("--file", "TEXT", a.file, "The text; - reads standard input");
   options.text("--cache", "A,B", a.caches, "Caches to compare [full,int8,window,quest]");
   options.text("--budget", "N|N%,…", a.budgets, "Tokens of the document attended to [5%,12.5%]");
-  options.integer("--tokens", a.tokens, {1, kMostTokens}, "Only the first N tokens of the text",
+  options.integer("--tokens", a.tokens, {1, kMostTokens}, "The first N tokens of the text [4096]",
                   Suffix::kSize);
   options.integer("--positions", a.positions, {1, 1'000'000}, "Of them compared, one by one [384]");
   options.text("--tasks", "A,B", a.tasks, "passkey,copy or none [passkey,copy]");
@@ -89,24 +89,29 @@ Plan make_plan(const EvalArguments& a) {
   return plan;
 }
 
-std::vector<std::int32_t> read_ids(const EvalArguments& a, const Plan& plan,
-                                   const text::Tokenizer& tokenizer, std::int64_t context) {
-  std::vector<std::int32_t> ids =
-      encode(tokenizer, {{read_input(*a.file), text::Origin::kData, false}});
-  const auto tokens = static_cast<std::int64_t>(ids.size());
-  const std::int64_t wanted = a.tokens.value_or(tokens);
+/// The tokens that are measured, and how many the text has.
+struct TextIds {
+  std::vector<std::int32_t> ids;
+  std::int64_t in_text = 0;
+};
+
+TextIds read_ids(const EvalArguments& a, const Plan& plan, const text::Tokenizer& tokenizer,
+                 std::int64_t context) {
+  TextIds out{encode(tokenizer, {{read_input(*a.file), text::Origin::kData, false}})};
+  const auto tokens = out.in_text = static_cast<std::int64_t>(out.ids.size());
+  const std::int64_t most = std::min(tokens, context + 1),
+                     wanted = a.tokens.value_or(std::min(most, kOrdinaryTokens));
   QUIRE_CHECK(wanted <= tokens, "--tokens is ", wanted, ", but the text has ", tokens, " tokens");
-  QUIRE_CHECK(wanted - 1 <= context, "the text has ", wanted,
-              " tokens, but this model's context is ", context, "; --tokens ", context,
-              " takes the beginning");
-  QUIRE_CHECK(wanted >= plan.positions + 128, "the text has ", wanted, " tokens; ", plan.positions,
+  QUIRE_CHECK(wanted <= most, "--tokens is ", wanted, ", but this model's context is ", context);
+  QUIRE_CHECK(wanted >= plan.positions + 128, wanted == tokens ? "the text has " : "of the text ",
+              wanted, wanted == tokens ? " tokens; " : " tokens are taken; ", plan.positions,
               " positions and a document of at least 128 need ", plan.positions + 128,
-              " (--positions takes fewer)");
-  ids.resize(static_cast<std::size_t>(wanted));
-  QUIRE_CHECK(plan.tasks.empty() || plan.task.tokens <= wanted, "the text has ", wanted,
-              " tokens, but a task's document has ", plan.task.tokens,
+              " (--positions takes fewer", wanted < most ? ", --tokens more" : "", ")");
+  out.ids.resize(static_cast<std::size_t>(wanted));
+  QUIRE_CHECK(plan.tasks.empty() || plan.task.tokens <= wanted, "of the text ", wanted,
+              " tokens are taken, but a task's document has ", plan.task.tokens,
               " (--task-tokens takes fewer, --tasks none leaves them out)");
-  return ids;
+  return out;
 }
 
 /// Runs a part of the work behind a progress line; a signal stops it.
@@ -130,8 +135,17 @@ std::string label(const eval::Candidate& candidate) {
 /// tokens matter. Each is made once, so that what it refuses is known before anything is read.
 struct Field {
   std::vector<eval::Candidate> candidates;
-  std::size_t rows = 0;    // of them in the tables
-  std::size_t window = 0;  // under the smallest budget
+  std::size_t rows = 0;  // of them in the tables
+  std::string smallest;  // budget: the window's
+
+  /// The place of that window.
+  std::size_t window() const {
+    const auto found =
+        std::find_if(candidates.begin(), candidates.end(), [&](const eval::Candidate& candidate) {
+          return candidate.cache == "window" && candidate.budget == smallest;
+        });
+    return static_cast<std::size_t>(found - candidates.begin());
+  }
 };
 
 Field make_field(const model::Model& model, const Plan& plan, std::int64_t document, DType kv) {
@@ -141,16 +155,13 @@ Field make_field(const model::Model& model, const Plan& plan, std::int64_t docum
   NamedBudget smallest{"5%", {.fraction = 0.05}};
   std::int64_t least = document + 1;
   for (const NamedBudget& budget : plan.budgets) {
-    if (budget.search || budget.budget.of(document) >= least) continue;
+    const bool of_mass = budget.search && budget.budget.read == 0;
+    if (of_mass || budget.budget.of(document) >= least) continue;
     smallest = budget;
     least = budget.budget.of(document);
   }
-  const auto found = std::find_if(
-      field.candidates.begin(), field.candidates.end(), [&](const eval::Candidate& candidate) {
-        return candidate.cache == "window" && candidate.budget == smallest.text;
-      });
-  field.window = static_cast<std::size_t>(found - field.candidates.begin());
-  if (found == field.candidates.end())
+  field.smallest = smallest.text;
+  if (field.window() == field.rows)
     field.candidates.push_back(make_candidate(model, "window", smallest, kv));
   for (const eval::Candidate& candidate : field.candidates) {
     candidate.make(document, document + 1);
@@ -168,30 +179,6 @@ std::int64_t first_query(const EvalArguments& a, const Field& field, std::int64_
   return first;
 }
 
-void dump(const EvalArguments& a, const eval::Reading& reading) {
-  const eval::RecordingCache& recording = *reading.recording;
-  const std::int64_t last = recording.layers() - 1;
-  std::vector<std::int64_t> layers =
-      a.layers.value_or(std::vector<std::int64_t>{0, last / 2, last});
-  std::sort(layers.begin(), layers.end());
-  layers.erase(std::unique(layers.begin(), layers.end()), layers.end());
-  const std::int64_t S = recording.length();
-  std::vector<std::pair<std::string, Tensor>> tensors{{"ids", Tensor::of(recording.ids(), {S})}};
-  for (const std::int64_t layer : layers) {
-    tensors.emplace_back(fmt::format("q.{}", layer), recording.q_NHK(layer, 0, S));
-    tensors.emplace_back(fmt::format("k.{}", layer), recording.k_NGK(layer, 0, S));
-    tensors.emplace_back(fmt::format("v.{}", layer), recording.v_NGU(layer, 0, S));
-  }
-  io::write_safetensors(*a.dump, tensors,
-                        {{"document", fmt::format("{}", reading.document)},
-                         {"rope", "queries and keys are turned to their positions"}});
-}
-
-void write_text(const std::string& path, const std::string& text) {
-  const std::span<const std::byte> bytes = std::as_bytes(std::span(text));
-  file_ops().write_whole(path, {&bytes, 1});
-}
-
 std::string labels(std::span<const eval::Candidate> candidates) {
   std::string out;
   for (const eval::Candidate& candidate : candidates)
@@ -199,61 +186,87 @@ std::string labels(std::span<const eval::Candidate> candidates) {
   return out;
 }
 
-/// Levels A and B of a few candidates. False when it was stopped.
-bool measure_together(const EvalArguments& a, const model::Model& model,
-                      const eval::Reading& reading, const eval::SharedReading& shared,
-                      std::span<const eval::Candidate> candidates, DType kv,
-                      std::vector<eval::Comparison>& comparisons,
-                      std::vector<eval::Fidelity>& fidelities) {
-  std::vector<std::unique_ptr<cache::KvCache>> owned;
-  std::vector<cache::KvCache*> caches;
+/// What levels A and B find.
+struct Measured {
+  std::vector<eval::Candidate> candidates;  // without those that were left out
+  std::vector<eval::Comparison> comparisons;
+  std::vector<eval::Fidelity> fidelities;
+  std::vector<LeftOut> left_out;
+};
+
+/// Gives the document to a few candidates. A budget of bytes that a policy cannot do with leaves it
+/// out: what an index takes is known now. False when it was stopped.
+bool give(const EvalArguments& a, std::int64_t document, const eval::SharedReading& shared,
+          std::span<const eval::Candidate> candidates,
+          std::vector<std::unique_ptr<cache::KvCache>>& caches, Measured& out) {
   for (const eval::Candidate& candidate : candidates) {
-    owned.push_back(
-        with_progress(a, label(candidate) + ", document", reading.document,
-                      [&](const eval::Progress& show) { return shared.give(candidate, show); }));
-    if (!owned.back()) return false;
-    caches.push_back(owned.back().get());
+    try {
+      caches.push_back(
+          with_progress(a, label(candidate) + ", document", document,
+                        [&](const eval::Progress& show) { return shared.give(candidate, show); }));
+    } catch (const ArgumentError& error) {
+      if (candidate.budget.find(':') == std::string::npos) throw;
+      out.left_out.push_back({candidate.cache, candidate.budget, error.what()});
+      continue;
+    }
+    if (!caches.back()) return false;
+    out.candidates.push_back(candidate);
   }
-  auto compared = with_progress(
-      a, labels(candidates), reading.positions,
-      [&](const eval::Progress& show) { return eval::compare(model, reading, caches, show); });
-  if (!compared) return false;
-  for (eval::Comparison& one : *compared) comparisons.push_back(std::move(one));
-  const auto found = with_progress(
-      a, labels(candidates) + ", attention", reading.positions,
-      [&](const eval::Progress& show) { return eval::fidelity(reading, kv, caches, 8, show); });
-  if (!found) return false;
-  fidelities.insert(fidelities.end(), found->begin(), found->end());
   return true;
 }
 
-/// Levels A and B. False when it was stopped.
+/// Levels A and B of a few candidates. False when it was stopped.
+bool measure_together(const EvalArguments& a, const model::Model& model,
+                      const eval::Reading& reading, const eval::SharedReading& shared,
+                      std::span<const eval::Candidate> candidates, DType kv, Measured& out) {
+  std::vector<std::unique_ptr<cache::KvCache>> owned;
+  if (!give(a, reading.document, shared, candidates, owned, out)) return false;
+  if (owned.empty()) return true;
+  std::vector<cache::KvCache*> caches;
+  for (const auto& one : owned) caches.push_back(one.get());
+  const std::string names = labels(std::span(out.candidates).last(caches.size()));
+  auto compared = with_progress(a, names, reading.positions, [&](const eval::Progress& show) {
+    return eval::compare(model, reading, caches, show);
+  });
+  if (!compared) return false;
+  for (eval::Comparison& one : *compared) out.comparisons.push_back(std::move(one));
+  const auto found = with_progress(
+      a, names + ", attention", reading.positions,
+      [&](const eval::Progress& show) { return eval::fidelity(reading, kv, caches, 8, show); });
+  if (!found) return false;
+  out.fidelities.insert(out.fidelities.end(), found->begin(), found->end());
+  return true;
+}
+
+/// Levels A and B; the field loses what was left out. False when it was stopped.
 bool measure(const EvalArguments& a, const model::Model& model, const eval::Reading& reading,
-             const Field& field, DType kv, EvalReport& report) {
-  std::vector<eval::Comparison> comparisons;
-  std::vector<eval::Fidelity> fidelities;
+             Field& field, DType kv, EvalReport& report) {
   const auto candidates = std::span(field.candidates);
   eval::SharedReading shared(*reading.recording, candidates, reading.document + reading.positions);
   const bool read = with_progress(
       a, "what policies observe", reading.document,
       [&](const eval::Progress& show) { return shared.read(reading.document, 0, show); });
   if (!read) return false;
+  Measured out;
   for (std::size_t first = 0; first < candidates.size(); first += eval::kTogether) {
     const std::size_t count = std::min(eval::kTogether, candidates.size() - first);
-    if (!measure_together(a, model, reading, shared, candidates.subspan(first, count), kv,
-                          comparisons, fidelities))
+    if (!measure_together(a, model, reading, shared, candidates.subspan(first, count), kv, out))
       return false;
   }
-  const std::vector<std::size_t> far = eval::far_positions(comparisons[field.window]);
+  field.rows -= out.left_out.size();
+  field.candidates = std::move(out.candidates);
+  report.left_out = std::move(out.left_out);
+  const std::vector<std::size_t> far = eval::far_positions(out.comparisons[field.window()]);
   const eval::BootstrapSpec bootstrap{2000, 0.95, a.seed};
   std::vector<eval::Row> rows;
   for (std::size_t i = 0; i < field.rows; ++i) {
-    rows.push_back(eval::summarise(field.candidates[i], comparisons[i], far, bootstrap));
-    const double seen = fidelities[i].mass_mean;
-    report.rows.push_back({rows.back(), fidelities[i], seen == seen ? seen : comparisons[i].mass});
+    rows.push_back(eval::summarise(field.candidates[i], out.comparisons[i], far, bootstrap));
+    const double seen = out.fidelities[i].mass_mean;
+    report.rows.push_back(
+        {rows.back(), out.fidelities[i], seen == seen ? seen : out.comparisons[i].mass});
   }
-  comparisons.resize(field.rows);
-  report.differences = differences(rows, comparisons, bootstrap);
+  out.comparisons.resize(field.rows);
+  report.differences = differences(rows, out.comparisons, bootstrap);
   return true;
 }
 
@@ -327,10 +340,13 @@ int evaluate(Arguments arguments) {
   options.need(a.file, "--file");
   const Plan plan = make_plan(a);
   const DType kv = kv_type(a.common);
+  check_writable("--plot", a.plot);
+  check_writable("--dump-qkv", a.dump);
   const auto file = open_model(name);
   catch_signals();
   const auto tokenizer = text::Tokenizer::make(file->tokenizer_spec());
-  const std::vector<std::int32_t> ids = read_ids(a, plan, *tokenizer, file->config().context);
+  const TextIds text = read_ids(a, plan, *tokenizer, file->config().context);
+  const std::vector<std::int32_t>& ids = text.ids;
   for (const std::int64_t layer : a.layers.value_or(std::vector<std::int64_t>())) {
     QUIRE_CHECK(layer < file->config().L, "--layers has ", layer, ", but the model has ",
                 file->config().L);
@@ -341,7 +357,7 @@ int evaluate(Arguments arguments) {
   const Stopwatch watch;
   const Loaded loaded = load_model(file, a.common);
   const std::int64_t document = tokens - 1 - plan.positions;
-  const Field field = make_field(*loaded.model, plan, document, kv);
+  Field field = make_field(*loaded.model, plan, document, kv);
   const std::int64_t queries_from = first_query(a, field, document);
   check_memory(*file, *loaded.model, plan, field, tokens, tokens - queries_from, kv);
 
@@ -353,8 +369,9 @@ int evaluate(Arguments arguments) {
     return eval::read_text(*loaded.model, ids, plan.positions, kv, queries_from, show);
   });
   if (!reading) return stopped();
-  if (a.dump) dump(a, *reading);
-  EvalReport report{name, *a.file, tokens, document, plan.positions, {}, {}, {}, 0};
+  if (a.dump) dump_qkv(*a.dump, *reading, a.layers);
+  EvalReport report{name, *a.file, text.in_text, tokens, document, plan.positions,
+                    {},   {},      {},           {},     0};
   if (!measure(a, *loaded.model, *reading, field, kv, report)) return stopped();
   if (!run_tasks(a, plan, *loaded.model, *tokenizer, ids, field, kv, report)) return stopped();
   report.seconds = watch.seconds();

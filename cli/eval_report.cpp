@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "cli/figures.h"
@@ -60,7 +61,24 @@ std::string percent(double part) {
   return std::isfinite(part) ? fmt::format("{:.2f}%", 100 * part) : std::string("-");
 }
 
+/// The widest cache and budget: the first columns of all tables.
+struct Widths {
+  int cache = 19, budget = 7;
+};
+
+Widths widths_of(const EvalReport& report) {
+  Widths out;
+  const auto fit = [&](const std::string& cache, const std::string& budget) {
+    out.cache = std::max(out.cache, static_cast<int>(cache.size()) + 1);
+    out.budget = std::max(out.budget, static_cast<int>(budget.size()));
+  };
+  for (const EvalRow& row : report.rows) fit(row.figures.cache, row.figures.budget);
+  for (const LeftOut& one : report.left_out) fit(one.cache, one.budget);
+  return out;
+}
+
 std::string differences_text(const EvalReport& report) {
+  const Widths w = widths_of(report);
   std::string out;
   for (const EvalDifference& d : report.differences) {
     if (d.cache != "window" && d.other != "window") continue;
@@ -68,22 +86,32 @@ std::string differences_text(const EvalReport& report) {
     const double sign = turned ? -1 : 1;
     const eval::Interval interval =
         turned ? eval::Interval{-d.interval.high, -d.interval.low} : d.interval;
-    out += fmt::format("  {:<19}{:>8}  {:>9}  {}\n", turned ? d.other : d.cache, d.budget,
-                       small(sign * d.kl), interval_text(interval));
+    out += fmt::format("  {:<{}}{:>{}}  {:>9}  {}\n", turned ? d.other : d.cache, w.cache, d.budget,
+                       w.budget + 1, small(sign * d.kl), interval_text(interval));
   }
   return out.empty() ? out : "\nKL beside window's at the same budget (paired, 95 %)\n" + out;
 }
 
+std::string left_out_text(const EvalReport& report) {
+  const Widths w = widths_of(report);
+  std::string out;
+  for (const LeftOut& one : report.left_out)
+    out += fmt::format("  {:<{}}{:>{}}  {}\n", one.cache, w.cache, one.budget, w.budget + 1,
+                       one.reason);
+  return out.empty() ? out : "\nLeft out\n" + out;
+}
+
 std::string tasks_text(const EvalReport& report) {
   if (report.tasks.empty()) return "";
-  std::string out =
-      fmt::format("\n{:<10}{:<19}{:>8}  {:>9}  dropped\n", "task", "cache", "budget", "passed");
+  const Widths w = widths_of(report);
+  std::string out = fmt::format("\n{:<10}{:<{}}{:>{}}  {:>9}  dropped\n", "task", "cache", w.cache,
+                                "budget", w.budget + 1, "passed");
   for (const eval::TaskScore& score : report.tasks) {
     const bool claim = score.cells >= eval::kFewestCells;
     const std::string passed =
         claim ? fmt::format("{} / {}", score.passed, score.cells) : std::string("no claim");
-    out += fmt::format("{:<10}{:<19}{:>8}  {:>9}  {}", score.task, score.cache,
-                       budget_text(score.budget), passed, score.dropped);
+    out += fmt::format("{:<10}{:<{}}{:>{}}  {:>9}  {}", score.task, score.cache, w.cache,
+                       budget_text(score.budget), w.budget + 1, passed, score.dropped);
     if (score.known > 0) out += fmt::format(" ({} known without the document)", score.known);
     if (!claim)
       out += fmt::format("; {} cells count, fewer than {}", score.cells, eval::kFewestCells);
@@ -114,10 +142,11 @@ Json to_json(const EvalReport& report) {
   Json out;
   out["model"] = report.model;
   out["text"] = report.text;
+  out["in_text"] = report.in_text;
   out["tokens"] = report.tokens;
   out["document"] = report.document;
   out["positions"] = report.positions;
-  Json::Array rows, differences, tasks;
+  Json::Array rows, differences, tasks, left_out;
   for (const EvalRow& row : report.rows) rows.push_back(to_json(row));
   for (const EvalDifference& d : report.differences) {
     Json item;
@@ -140,38 +169,52 @@ Json to_json(const EvalReport& report) {
     item["claim"] = score.cells >= eval::kFewestCells;
     tasks.push_back(std::move(item));
   }
+  for (const LeftOut& one : report.left_out) {
+    Json item;
+    item["cache"] = one.cache;
+    item["budget"] = one.budget;
+    item["reason"] = one.reason;
+    left_out.push_back(std::move(item));
+  }
   out["rows"] = std::move(rows);
   out["differences"] = std::move(differences);
   out["tasks"] = std::move(tasks);
+  out["left_out"] = std::move(left_out);
   out["seconds"] = report.seconds;
   return out;
 }
 
 std::string to_text(const EvalReport& report) {
-  std::string out = fmt::format("{} tokens read exactly, then {} positions one by one\n\n",
+  std::string out = fmt::format("{} tokens read exactly, then {} positions one by one",
                                 grouped(report.document), report.positions);
-  out += fmt::format("{:<19}{:>7} {:>9} {:>9} {:>8} {:>19} {:>8} {:>7} {:>7} {:>8} {:>8} {:>6}\n",
-                     "cache", "budget", "R read", "S stored", "KL", "95 %", "median", "p99",
-                     "top-1", "dNLL", "far", "tok/s");
+  if (report.tokens < report.in_text)
+    out += fmt::format("; the text has {} tokens", grouped(report.in_text));
+  out += "\n\n";
+  const Widths w = widths_of(report);
+  out += fmt::format("{:<{}}{:>{}} {:>9} {:>9} {:>8} {:>19} {:>8} {:>7} {:>7} {:>8} {:>8} {:>6}\n",
+                     "cache", w.cache, "budget", w.budget, "R read", "S stored", "KL", "95 %",
+                     "median", "p99", "top-1", "dNLL", "far", "tok/s");
   for (const EvalRow& row : report.rows) {
     const eval::Row& f = row.figures;
     out += fmt::format(
-        "{:<19}{:>7} {:>9} {:>9} {:>8} {:>19} {:>8} {:>7} {:>7} {:>8} {:>8} {:>6.1f}\n", f.cache,
-        budget_text(f.budget), bytes_text(static_cast<std::int64_t>(std::llround(f.bytes_read))),
+        "{:<{}}{:>{}} {:>9} {:>9} {:>8} {:>19} {:>8} {:>7} {:>7} {:>8} {:>8} {:>6.1f}\n", f.cache,
+        w.cache, budget_text(f.budget), w.budget,
+        bytes_text(static_cast<std::int64_t>(std::llround(f.bytes_read))),
         bytes_text(f.bytes_stored), small(f.kl_mean), interval_text(f.kl_interval),
         small(f.kl_median), small(f.kl_p99), percent(f.top1), small(f.dnll), small(f.dnll_far),
         f.tok_s);
   }
-  out += fmt::format("\n{:<19}{:>7}  {:>8} {:>8} {:>10}  {:>8} {:>8} {:>10}\n", "attention alone",
-                     "budget", "error", "p95", "worst head", "mass", "p5", "worst head");
+  out += fmt::format("\n{:<{}}{:>{}}  {:>8} {:>8} {:>10}  {:>8} {:>8} {:>10}\n", "attention alone",
+                     w.cache, "budget", w.budget, "error", "p95", "worst head", "mass", "p5",
+                     "worst head");
   for (const EvalRow& row : report.rows) {
     const eval::Fidelity& f = row.fidelity;
-    out += fmt::format("{:<19}{:>7}  {:>8} {:>8} {:>10}  {:>8} {:>8} {:>10}\n", row.figures.cache,
-                       budget_text(row.figures.budget), small(f.error_mean), small(f.error_p95),
-                       small(f.error_worst_head), percent(row.mass), percent(f.mass_p5),
-                       percent(f.mass_worst_head));
+    out += fmt::format("{:<{}}{:>{}}  {:>8} {:>8} {:>10}  {:>8} {:>8} {:>10}\n", row.figures.cache,
+                       w.cache, budget_text(row.figures.budget), w.budget, small(f.error_mean),
+                       small(f.error_p95), small(f.error_worst_head), percent(row.mass),
+                       percent(f.mass_p5), percent(f.mass_worst_head));
   }
-  return out + differences_text(report) + tasks_text(report);
+  return out + left_out_text(report) + differences_text(report) + tasks_text(report);
 }
 
 std::string to_svg(const EvalReport& report) {

@@ -25,13 +25,20 @@ struct EvalDifference {
   eval::Interval interval;
 };
 
+/// A cache that cannot do with the bytes of a budget, and why.
+struct LeftOut {
+  std::string cache, budget, reason;
+};
+
 /// All that `quire eval` prints.
 struct EvalReport {
   std::string model, text;
-  std::int64_t tokens = 0, document = 0, positions = 0;
+  // in_text: all of the text; tokens: its beginning, of which document and positions are parts.
+  std::int64_t in_text = 0, tokens = 0, document = 0, positions = 0;
   std::vector<EvalRow> rows;
   std::vector<EvalDifference> differences;
   std::vector<eval::TaskScore> tasks;
+  std::vector<LeftOut> left_out;
   double seconds = 0;
 };
 

@@ -17,17 +17,19 @@ namespace quire::cli {
 struct NamedBudget {
   std::string text;
   cache::Budget budget;
-  std::optional<cache::SearchBudget> search = {};  // of a form that only tiered has
+  std::optional<cache::SearchBudget> search = {};  // read:P, or a form that only tiered has
 };
 
 /// The parts of a list between commas. Throws ArgumentError naming the option for an empty part or
 /// one that comes twice.
 std::vector<std::string> parse_list(const std::string& option, const std::string& text);
 
-/// A whole number of tokens, or a percentage above 0 and at most 100. Throws ArgumentError.
+/// Whole numbers of tokens, percentages above 0 and at most 100, read:P and mass:P. Throws
+/// ArgumentError.
 std::vector<NamedBudget> parse_budgets(const std::string& option, const std::string& text);
 
-/// Throws ArgumentError with the nearest name for one that no cache has.
+/// Throws ArgumentError with the nearest name for one that no cache has, and for what is no form of
+/// storage behind an @ ("merged@i4h").
 void check_cache_names(const std::string& option, const std::vector<std::string>& names);
 
 /// Whether a budget means anything to the cache: the exact ones keep everything.

@@ -2,6 +2,7 @@
 
 #include <new>
 #include <string>
+#include <utility>
 
 #include "cli/output.h"
 #include "quire/base/error.h"
@@ -11,9 +12,7 @@ namespace quire::cli {
 namespace {
 
 int tell(FailureForm form, ExitCode exit, const char* code, std::string message) {
-  for (char& c : message) {
-    if (c == '\n' || c == '\r') c = ' ';  // one line, whatever a file name holds
-  }
+  message = harmless(std::move(message));  // one line, whatever a file or its name holds
   if (form == FailureForm::kLine) {
     note("quire: " + message);
     return exit;

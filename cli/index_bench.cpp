@@ -7,6 +7,9 @@
 #include <utility>
 
 #include "cli/bench_ops.h"
+#include "cli/figures.h"
+#include "quire/base/error.h"
+#include "quire/model/available_memory.h"
 #include "quire/ops/index/gather.h"
 #include "quire/ops/index/index_select.h"
 #include "quire/ops/index/random_rows.h"
@@ -148,6 +151,19 @@ class RowsBench {
   Json::Object rates_;
 };
 
+/// Throws OutOfMemory when rows of D floats need more than there is: src and a result of its size,
+/// places twice as well, three indices, and one written out.
+void check_fits(std::int64_t N, std::int64_t M, std::int64_t D) {
+  const std::int64_t copied = D > 1 && N * D * 8 <= kMostIndexBytes ? N * D * 8 : 0;
+  const std::int64_t bytes = 2 * (N + M) * D * 4 + 3 * N * 8 + copied;
+  const std::int64_t available = model::available_memory();
+  if (bytes <= available) return;
+  throw OutOfMemory(
+      fmt::format("rows of {} floats: {} rows and {} places take {}, and {} of memory are free; "
+                  "give fewer --rows, --places or --floats",
+                  D, grouped(N), grouped(M), bytes_text(bytes), bytes_text(available)));
+}
+
 }  // namespace
 
 OpBenchResult bench_index(const OpBenchArguments& arguments) {
@@ -156,6 +172,7 @@ OpBenchResult bench_index(const OpBenchArguments& arguments) {
   const std::int64_t M = arguments.places.value_or(arguments.smoke ? 100 : 1 << 16);
   const Sizes floats =
       arguments.floats.value_or(arguments.smoke ? Sizes{1, 20} : Sizes{1, 64, 128});
+  for (const std::int64_t D : floats) check_fits(N, M, D);
   OpBenchResult out;
   Json::Object rates;
   for (const std::int64_t D : floats) {

@@ -89,14 +89,6 @@ Json to_json(const model::ModelFile& file, std::int64_t context, DType kv) {
   return out;
 }
 
-/// Control characters would let a file write anywhere on the terminal.
-std::string harmless(std::string text) {
-  for (char& c : text) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = ' ';
-  }
-  return text;
-}
-
 std::string shown(const io::GgufValue& value) {
   const Json json = to_json(value);
   if (const Json* elements = json.find("elements")) {
@@ -136,9 +128,11 @@ std::string tensors_text(const io::GgufFile& gguf, bool each) {
   return out;
 }
 
-std::string plan_text(const model::MemoryPlan& plan, std::int64_t context, DType kv) {
-  std::string out = fmt::format("\nmemory for {} tokens of context, cache in {}\n",
-                                grouped(context), kv_name(kv));
+std::string plan_text(const model::MemoryPlan& plan, std::int64_t context, std::int64_t most,
+                      DType kv) {
+  const char* beyond = context > most ? " (more than the model's)" : "";
+  std::string out = fmt::format("\nmemory for {} tokens of context{}, cache in {}\n",
+                                grouped(context), beyond, kv_name(kv));
   const auto line = [&out](const char* name, std::int64_t bytes, const std::string& more) {
     out += fmt::format("  {:<10}{:>12}{}\n", name, bytes_text(bytes), more);
   };
@@ -174,9 +168,9 @@ int info(Arguments arguments) {
     return kOk;
   }
   const model::ModelConfig& c = file->config();
-  std::string out =
-      fmt::format("{}\n{} {}, {} parameters, context {}\n", file->path(), harmless(c.name),
-                  c.architecture, grouped(file->parameters()), grouped(c.context));
+  std::string out = fmt::format("{}\n{} {}, {} parameters, context {}\n", harmless(file->path()),
+                                harmless(c.name), c.architecture, grouped(file->parameters()),
+                                grouped(c.context));
   out += fmt::format(
       "{} layers, width {}, {} query heads, {} key heads of {}, hidden {}, vocabulary {}\n", c.L,
       c.D, c.H, c.G, c.K, c.F, grouped(c.V));
@@ -185,7 +179,7 @@ int info(Arguments arguments) {
     out += fmt::format("  {:<42} {}\n", harmless(key), shown(value));
   }
   out += "\ntensors\n" + tensors_text(file->gguf(), common.verbose);
-  print(out + plan_text(file->plan(context, kv), context, kv));
+  print(out + plan_text(file->plan(context, kv), context, c.context, kv));
   return kOk;
 }
 

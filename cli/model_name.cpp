@@ -6,7 +6,9 @@
 #include <cstdlib>
 #include <string_view>
 #include <utility>
+#include <vector>
 
+#include "cli/nearest.h"
 #include "quire/base/error.h"
 #include "quire/base/file_ops.h"
 
@@ -20,7 +22,9 @@ std::string cache_folder() {
   const char* cache = std::getenv("XDG_CACHE_HOME");
   if (cache != nullptr && *cache == '/') return cache;  // the standard ignores relative ones
   const char* home = std::getenv("HOME");
-  return fmt::format("{}/.cache", home == nullptr ? "" : home);
+  QUIRE_CHECK(home != nullptr && *home == '/', "HOME is '", home == nullptr ? "" : home,
+              "'; it must be an absolute path (or XDG_CACHE_HOME), or give files by their paths");
+  return fmt::format("{}/.cache", home);
 }
 
 std::string_view known_file(const std::string& name) {
@@ -28,6 +32,15 @@ std::string_view known_file(const std::string& name) {
     if (name == known) return file;
   }
   return {};
+}
+
+/// "did you mean smollm2? " for a name, not for a path.
+std::string meant(const std::string& name) {
+  if (name.find_first_of("/.") != std::string::npos) return {};
+  std::vector<std::string> names;
+  for (const auto& [known, file] : kModels) names.emplace_back(known);
+  const std::string known = nearest(name, names);
+  return known.empty() ? std::string() : fmt::format("did you mean {}? ", known);
 }
 
 }  // namespace
@@ -60,7 +73,8 @@ std::shared_ptr<const model::ModelFile> open_model(const std::string& name) {
   try {
     return model::ModelFile::open(path);
   } catch (const IoError& error) {
-    throw FormatError(fmt::format("{}; MODEL is a .gguf file or the name smollm2", error.what()));
+    throw FormatError(
+        fmt::format("{}; {}MODEL is a .gguf file or the name smollm2", error.what(), meant(name)));
   }
 }
 

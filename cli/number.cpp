@@ -95,6 +95,15 @@ double parse_number(std::string_view option, std::string_view text, NumberRange 
   return *value;
 }
 
+double parse_percent(std::string_view option, std::string_view text) {
+  const bool ends = text.ends_with('%');
+  const auto value = whole<double>(text.substr(0, text.size() - (ends ? 1 : 0)));
+  if (!ends || !value || !(*value > 0 && *value <= 100)) {
+    refuse(option, text, "a number above 0% and at most 100%");
+  }
+  return *value / 100;
+}
+
 std::vector<std::int64_t> parse_integers(std::string_view option, std::string_view text,
                                          IntegerRange range) {
   std::vector<std::int64_t> values;

@@ -27,6 +27,8 @@ std::int64_t parse_integer(std::string_view option, std::string_view text, Integ
                            Suffix suffix = Suffix::kNone);
 std::uint64_t parse_unsigned(std::string_view option, std::string_view text);
 double parse_number(std::string_view option, std::string_view text, NumberRange range);
+/// "12.5%" as .125: above 0% and at most 100%.
+double parse_percent(std::string_view option, std::string_view text);
 
 /// "0,7,100". Throws ArgumentError as parse_integer does, and for an empty part.
 std::vector<std::int64_t> parse_integers(std::string_view option, std::string_view text,

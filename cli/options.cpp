@@ -64,14 +64,19 @@ Options::~Options() = default;
 void Options::group(const std::string& title) { impl_->group = title; }
 
 void Options::add(const std::string& name, const std::string& unit, const std::string& help,
-                  std::function<void(const std::string& text)> take) {
-  const auto callback = [take = std::move(take)](const CLI::results_t& results) {
+                  std::function<void(const std::string& text)> take, Repeat repeat) {
+  const bool repeats = repeat == Repeat::kYes;
+  const auto callback = [name, repeats, take = std::move(take)](const CLI::results_t& results) {
+    QUIRE_CHECK(repeats || results.size() == 1, name, " is given ",
+                static_cast<std::int64_t>(results.size()), " times; give it once");
     for (const std::string& text : results) take(text);
     return true;
   };
   CLI::Option* option = impl_->app.add_option(name, callback, help);
   option->type_name(unit)->allow_extra_args(false);
-  if (name.starts_with("--")) option->group(impl_->group);
+  if (!name.starts_with("--")) return;
+  option->group(impl_->group);
+  option->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);  // so that the callback counts them
 }
 
 void Options::argument(const std::string& name, std::optional<std::string>& value,
@@ -81,7 +86,8 @@ void Options::argument(const std::string& name, std::optional<std::string>& valu
 
 void Options::arguments(const std::string& name, std::vector<std::string>& values,
                         const std::string& help) {
-  add(name, "", help, [&values](const std::string& text) { values.push_back(text); });
+  add(
+      name, "", help, [&values](const std::string& text) { values.push_back(text); }, Repeat::kYes);
   impl_->app.get_option(name)->expected(-1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
 }
 
@@ -89,6 +95,7 @@ void Options::flag(const std::string& name, bool& value, const std::string& help
   impl_->app
       .add_flag_callback(
           name, [&value] { value = true; }, help)
+      ->disable_flag_override()
       ->group(impl_->group);
 }
 
@@ -99,8 +106,9 @@ void Options::text(const std::string& name, const std::string& unit,
 
 void Options::texts(const std::string& name, const std::string& unit,
                     std::vector<std::string>& values, const std::string& help) {
-  add(name, unit, help, [&values](const std::string& text) { values.push_back(text); });
-  impl_->app.get_option(name)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  add(
+      name, unit, help, [&values](const std::string& text) { values.push_back(text); },
+      Repeat::kYes);
 }
 
 void Options::choice(const std::string& name, std::string& value, std::vector<std::string> choices,
@@ -140,8 +148,7 @@ void Options::tokens_or_share(const std::string& name, std::optional<std::int64_
       return;
     }
     if (text.ends_with('%')) {
-      const std::string_view number = std::string_view(text).substr(0, text.size() - 1);
-      share = parse_number(name, number, {0, 100, true}) / 100;
+      share = parse_percent(name, text);
     } else {
       tokens = parse_integer(name, text, range, Suffix::kSize);
     }
@@ -170,11 +177,13 @@ namespace {
 
 /// The message for what the command does not know, or empty when all was known.
 std::string unknown(const CLI::App& app, const std::string& command) {
-  const std::vector<std::string> rest = app.remaining();
-  const auto option = std::find_if(rest.begin(), rest.end(), [](const std::string& word) {
+  std::vector<std::string> rest = app.remaining();
+  const auto end = std::find(rest.begin(), rest.end(), "--");  // behind it, nothing is an option
+  const auto option = std::find_if(rest.begin(), end, [](const std::string& word) {
     return word.size() > 1 && word.front() == '-';
   });
-  if (option == rest.end()) {
+  if (option == end) {
+    if (end != rest.end()) rest.erase(end);
     return rest.empty()
                ? std::string()
                : fmt::format("unexpected argument '{}' ({} --help)", rest.front(), command);
@@ -185,8 +194,20 @@ std::string unknown(const CLI::App& app, const std::string& command) {
   }
   const std::string typed = option->substr(0, option->find('='));
   const std::string meant = nearest(typed, known);
-  const std::string advice = meant.empty() ? "" : fmt::format("did you mean {}? ", meant);
-  return fmt::format("unknown option {}; {}({} --help)", typed, advice, command);
+  const std::string advice = meant.empty() ? "" : fmt::format("; did you mean {}?", meant);
+  return fmt::format("unknown option {}{} ({} --help)", typed, advice, command);
+}
+
+/// What CLI11 says, in our words where it is the one thing that people meet.
+std::string told(const CLI::ParseError& error) {
+  const std::string text = error.what();
+  if (text.ends_with(" flag override")) {
+    return fmt::format("{} takes no value", text.substr(0, text.find(' ')));
+  }
+  const std::size_t colon = text.find(": ");
+  const bool missing = text.find(" required ") != std::string::npos && text.ends_with(" missing");
+  if (!missing || colon == std::string::npos) return text;
+  return fmt::format("{} needs a value behind it", text.substr(0, colon));
 }
 
 }  // namespace
@@ -201,7 +222,7 @@ bool Options::parse(std::span<const std::string> arguments) {
     return false;
   } catch (const CLI::ParseError& error) {
     const std::string message = unknown(impl_->app, command_);
-    throw ArgumentError(message.empty() ? fmt::format("{} ({} --help)", error.what(), command_)
+    throw ArgumentError(message.empty() ? fmt::format("{} ({} --help)", told(error), command_)
                                         : message);
   }
   return true;

@@ -13,7 +13,8 @@
 namespace quire::cli {
 
 /// The options and arguments of one command. Each `add` binds a variable that keeps its value
-/// unless the option is given; `parse` fills them. Lists are given by repeating the option.
+/// unless the option is given; `parse` fills them. Lists are given by repeating the option; every
+/// other one is given once at most.
 class Options {
  public:
   /// `command`: "run"; `synopsis`: what follows it, "MODEL [PROMPT]"; `summary`: for --help.
@@ -40,7 +41,7 @@ class Options {
               const std::string& help);
   void integer(const std::string& name, std::optional<std::int64_t>& value, IntegerRange range,
                const std::string& help, Suffix suffix = Suffix::kNone);
-  /// N tokens, or N% as a share in (0, 1], or what has a colon, as it is; the last one counts.
+  /// N tokens, or N% as a share in (0, 1], or what has a colon, as it is.
   void tokens_or_share(const std::string& name, std::optional<std::int64_t>& tokens,
                        std::optional<double>& share, std::optional<std::string>& other,
                        IntegerRange range, const std::string& help);
@@ -61,8 +62,9 @@ class Options {
 
  private:
   struct Impl;
+  enum class Repeat { kNo, kYes };
   void add(const std::string& name, const std::string& unit, const std::string& help,
-           std::function<void(const std::string& text)> take);
+           std::function<void(const std::string& text)> take, Repeat repeat = Repeat::kNo);
 
   std::string command_;
   std::unique_ptr<Impl> impl_;

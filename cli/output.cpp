@@ -8,9 +8,11 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
+#include <span>
 #include <string>
 
 #include "quire/base/error.h"
+#include "quire/base/file_ops.h"
 
 namespace quire::cli {
 namespace {
@@ -51,11 +53,40 @@ void print(std::string_view text) {
   throw IoError("standard output", "cannot write", errno);
 }
 
+std::string harmless(std::string text) {
+  for (char& c : text) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = ' ';
+  }
+  return text;
+}
+
 void print_json(const Json& object) { print(object.dump() + "\n"); }
 
 void write_error(std::string_view text) { static_cast<void>(write_all(STDERR_FILENO, text)); }
 
 void note(std::string_view line) { write_error(std::string(line) + "\n"); }
+
+void check_output(const std::string& option, const std::string& path, FileKind kind) {
+  const std::size_t slash = path.rfind('/');
+  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+  if (::access(folder.c_str(), W_OK) != 0) {
+    throw IoError(path, "cannot create a file there", errno);
+  }
+  if (!file_ops().exists(path)) return;
+  const auto file = file_ops().open(path);
+  for (const FolderEntry& entry : file_ops().list(folder)) {
+    QUIRE_CHECK(entry.name != path.substr(slash + 1) || entry.is_writable, option, ": ", path,
+                " is write-protected; it is not overwritten");
+  }
+  if (file->size() == 0) return;
+  std::string first(std::min<std::uint64_t>(file->size(), 9), '\0');
+  file->read_at(0, std::as_writable_bytes(std::span(first)));
+  const bool same = kind == FileKind::kSavedCache ? first.starts_with("QUIREKV\n")
+                                                  : first.size() == 9 && first.back() == '{';
+  QUIRE_CHECK(same, option, ": ", path, " exists and is no ",
+              kind == FileKind::kSavedCache ? "saved cache" : "safetensors file",
+              "; it is not overwritten");
+}
 
 Terminal error_terminal() {
   Terminal terminal;

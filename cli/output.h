@@ -1,5 +1,6 @@
 #pragma once
 
+#include <string>
 #include <string_view>
 
 #include "quire/base/json.h"
@@ -15,8 +16,19 @@ void print(std::string_view text);
 void print_json(const Json& object);
 /// A line to standard error; what cannot be written there is lost.
 void note(std::string_view line);
+/// The text with a space for each control character, so that what a file holds, or its name, cannot
+/// steer a terminal. For lines of ours, not for what a model writes.
+std::string harmless(std::string text);
 /// Raw text to standard error.
 void write_error(std::string_view text);
+
+/// What files that the commands write begin with.
+enum class FileKind { kSavedCache, kSafetensors };
+
+/// Refuses, before any work, a `path` that could not become such a file. Throws IoError where its
+/// folder is absent or it is no regular file; ArgumentError, naming the option, where a file of
+/// another kind or a write-protected one is there: it is never overwritten. An empty one is.
+void check_output(const std::string& option, const std::string& path, FileKind kind);
 
 /// What standard error is: where progress and tables go.
 struct Terminal {

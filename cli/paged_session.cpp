@@ -6,6 +6,7 @@
 
 #include "cli/figures.h"
 #include "cli/model_name.h"
+#include "cli/output.h"
 #include "cli/policy_session.h"
 #include "cli/session_setup.h"
 #include "quire/base/error.h"
@@ -83,6 +84,12 @@ void check(const CacheChoice& choice, bool forks) {
   if (choice.save) static_cast<void>(saved_cache_path(*choice.save));
 }
 
+void check_save(const std::string& name) {
+  const std::string path = saved_cache_path(name);
+  if (path != name) file_ops().make_folder(saved_caches_folder());
+  check_output("--save-cache", path, FileKind::kSavedCache);
+}
+
 void check_memory(const CacheChoice& choice, const cache::SavedCache* saved,
                   const model::ModelFile& file, DType kv, std::int64_t budget_tokens) {
   if (is_policy(choice))
@@ -157,7 +164,6 @@ double save(const CacheChoice& choice, generate::Session& session, const model::
   if (!choice.save) return 0;
   const Stopwatch watch;
   const std::string path = saved_cache_path(*choice.save);
-  if (path != *choice.save) file_ops().make_folder(saved_caches_folder());
   cache::save_cache(paged_cache(session), path, model.config().name,
                     static_cast<std::int64_t>(std::time(nullptr)));
   return watch.seconds();

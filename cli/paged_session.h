@@ -42,6 +42,8 @@ void add_cache_choice(Options& options, CacheChoice& choice);
 void check(const CacheChoice& choice, bool forks);
 bool is_paged(const CacheChoice& choice, bool forks);
 
+/// Refuses, before anything is read, a --save-cache that could not be written: see check_output.
+void check_save(const std::string& name);
 /// Refuses a memory limit that a cache of `budget_tokens` cannot have (of `--cache tiered`: of so
 /// many tokens), before anything is loaded.
 void check_memory(const CacheChoice& choice, const cache::SavedCache* saved,

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "quire/base/error.h"
+#include "quire/text/unicode.h"
 
 namespace quire::cli {
 namespace {
@@ -98,7 +99,10 @@ std::vector<text::Piece> raw_pieces(const Document& document) {
 std::vector<text::Piece> chat_pieces(const Document& document, const std::string& system,
                                      const text::ChatTemplate& chat_template,
                                      const text::TokenizerSpec& spec) {
-  const Message user = join(document);
+  // As the template will write it: what was changed there could not be found again.
+  Document shown{{}, text::to_utf8_lossy(document.prompt)};
+  for (const std::string& file : document.files) shown.files.push_back(text::to_utf8_lossy(file));
+  const Message user = join(shown);
   Json messages{Json::Array()};
   if (!system.empty()) messages.push_back(message("system", system));
   messages.push_back(message("user", user.content));

@@ -297,6 +297,7 @@ int run(Arguments arguments) {
   const bool asks = a.sources.questions.has_value();
   check(a.sources, a.cache.load.has_value());
   check(a.cache, asks);
+  if (a.cache.save) check_save(*a.cache.save);
   DType kv = kv_type(a.common);
   const auto file = open_model(name);
   const std::int64_t context = context_of(a.common, *file);

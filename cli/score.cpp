@@ -109,6 +109,7 @@ int score(Arguments arguments) {
               a.file ? "--file and --ids: give one" : "nothing to read; give --file or --ids",
               " (quire score --help)");
   QUIRE_CHECK(!a.at || a.out, "--at needs --out FILE for the logits");
+  if (a.out) check_output("--out", *a.out, FileKind::kSafetensors);
   const DType kv = kv_type(a.common);
   const auto file = open_model(name);
   catch_signals();

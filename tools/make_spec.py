@@ -2,7 +2,7 @@
 """Writes docs/spec.md: every id of docs/spec_ids.txt, what it says, the tests that carry it, and its status.
 
 A test carries the ids that its name begins with: TEST(Gather, IDX_02_B16_Slices). An id that is not in the list is an
-error, but for those of other lists, a letter and a number (I4, G01), which are passed over. --check writes nothing and
+error, but for those of other lists, a letter and a number (G01), which are passed over. --check writes nothing and
 fails when docs/spec.md is not what would be written.
 """
 
@@ -18,6 +18,7 @@ FAMILIES = {
     "PAG": "Paged attention", "FLA": "Attention kernels and positions", "INF": "Serving structures",
     "MOE": "Mixture of experts", "OTH": "Tape and other functions",
     "K": "Faults of the core of a KV cache", "D": "Faults of disks and of saved files",
+    "I": "What is promised whatever happens",
     "B": "Faults that other attention had, each with a test that ours passes", "T": "Traps of attention",
 }
 TEST = re.compile(r"^(?:TEST|TEST_F|TEST_P|TYPED_TEST|RC_GTEST_PROP)\(\s*(\w+),\s*(\w+)", re.MULTILINE)

@@ -113,8 +113,10 @@ void cap_counts(double cap, MergedKeys& merged) {
   }
 }
 
-Tensor fitted(const MergeSource& from, const AttentionSpec& spec, const SequenceView& view,
-              const Tensor& group_GS, const MergedKeys& merged) {
+Tensor fitted(const MergeSource& from, const AttentionSpec& spec, const Tensor& group_GS,
+              const MergedKeys& merged) {
+  // Only the sums of the probes' attention are asked for: one number of each value will do.
+  const SequenceView view(from.k_GSK, from.v_GSU.slice(2, 0, 1));
   KvView kv = view.kv();
   kv.bias = from.bias_SG.data<float>();
   kv.bias_heads = from.k_GSK.size(0);
@@ -180,7 +182,7 @@ MergedEntries merge_keys(const MergeSource& from, const AttentionSpec& spec,
   if (options.bias == MergeBias::kVotes) vote(weight_GS, from.count_GS, groups.group_GS, merged);
   const bool fits = from.q_NHK.size(0) > 0 && spec.softcap == 0;
   if (options.bias == MergeBias::kFitted && options.mode != MergeMode::kEvict && fits)
-    merged.bias_GM = fitted(from, spec, view, groups.group_GS, merged);
+    merged.bias_GM = fitted(from, spec, groups.group_GS, merged);
   if (options.count_cap > 0) cap_counts(options.count_cap, merged);
   if (options.ridge > 0 && fits && spec.sink_H == nullptr)
     fit_values(from, spec, groups.group_GS, options.ridge, merged);

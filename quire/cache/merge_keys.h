@@ -19,6 +19,7 @@ struct MergeSource {
   Tensor bias_SG;      // as in a bias plane; all 0 for tokens
   Tensor position_GS;  // i64, ascending
   Tensor q_NHK;        // probes, turned; without rows: no bias is fitted
+  Tensor out_NHU = Tensor::zeros({0}, DType::kF32);  // what they got; empty: not known
 };
 
 /// And after it.

@@ -45,6 +45,16 @@ Rows rows_of(const MergeSource& from, const Tensor& out_NHU, std::int64_t g) {
   return rows;
 }
 
+/// What the probes got before the merge.
+Tensor truth_of(const MergeSource& from, const AttentionSpec& spec) {
+  if (from.out_NHU.elements() > 0) return from.out_NHU;
+  const SequenceView view(from.k_GSK, from.v_GSU);
+  KvView kv = view.kv();
+  kv.bias = from.bias_SG.data<float>();
+  kv.bias_heads = from.k_GSK.size(0);
+  return attention(from.q_NHK, one_sequence(from.q_NHK.size(0)), kv, spec).out_NHU;
+}
+
 /// Softmax of scale · q·k + bias over the entries whose first member a row sees.
 Tensor weights_of(const Rows& rows, const Tensor& k_MK, const float* bias_M,
                   const std::vector<std::int64_t>& first_M, double scale) {
@@ -73,12 +83,16 @@ Tensor solved(const Tensor& gram_RR, const Tensor& e_RU, double ridge) {
   double trace = 0;
   for (std::int64_t r = 0; r < R; ++r) trace += l[at(r * R + r)];
   const double lambda = ridge * trace / static_cast<double>(R);
-  for (std::int64_t i = 0; i < R; ++i) {
-    l[at(i * R + i)] += lambda;
-    for (std::int64_t j = 0; j <= i; ++j) {
-      double sum = l[at(i * R + j)];
-      for (std::int64_t k = 0; k < j; ++k) sum -= l[at(i * R + k)] * l[at(j * R + k)];
-      l[at(i * R + j)] = i == j ? std::sqrt(std::max(sum, 1e-30)) : sum / l[at(j * R + j)];
+  for (std::int64_t r = 0; r < R; ++r) l[at(r * R + r)] += lambda;
+  // Column after column is taken off what is left: rows are walked along, not down.
+  std::vector<double> column(at(R));
+  for (std::int64_t k = 0; k < R; ++k) {
+    const double pivot = l[at(k * R + k)] = std::sqrt(std::max(l[at(k * R + k)], 1e-30));
+    for (std::int64_t i = k + 1; i < R; ++i) column[at(i)] = l[at(i * R + k)] /= pivot;
+    for (std::int64_t i = k + 1; i < R; ++i) {
+      const double times = column[at(i)];
+      double* row = l.data() + i * R;
+      for (std::int64_t j = k + 1; j <= i; ++j) row[j] -= times * column[at(j)];
     }
   }
   const auto subtract = [&](std::int64_t to, std::int64_t from, double times) {
@@ -107,11 +121,7 @@ void fit_values(const MergeSource& from, const AttentionSpec& spec, const Tensor
                 double ridge, MergedKeys& merged) {
   const std::int64_t G = from.k_GSK.size(0), S = from.k_GSK.size(1), K = from.k_GSK.size(2),
                      M = merged.k_GMK.size(1), U = merged.v_GMU.size(2);
-  const SequenceView view(from.k_GSK, from.v_GSU);
-  KvView kv = view.kv();
-  kv.bias = from.bias_SG.data<float>();
-  kv.bias_heads = G;
-  const AttentionResult truth = attention(from.q_NHK, one_sequence(from.q_NHK.size(0)), kv, spec);
+  const Tensor truth_NHU = truth_of(from, spec);
   const double scale = spec.scale != 0 ? spec.scale : 1 / std::sqrt(static_cast<double>(K));
   for (std::int64_t g = 0; g < G; ++g) {
     std::vector<std::int64_t> first_M(at(M), -1);
@@ -119,7 +129,7 @@ void fit_values(const MergeSource& from, const AttentionSpec& spec, const Tensor
       const std::int64_t group = group_GS.data<std::int64_t>()[g * S + s];
       if (group >= 0) first_M[at(group)] = s;
     }
-    const Rows rows = rows_of(from, truth.out_NHU, g);
+    const Rows rows = rows_of(from, truth_NHU, g);
     const Tensor k_MK = merged.k_GMK.slice(0, g, g + 1).view({M, K});
     const Tensor v_MU = merged.v_GMU.slice(0, g, g + 1).view({M, U});
     const Tensor a_RM =

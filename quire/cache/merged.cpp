@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "quire/cache/merged_impl.h"
+#include "quire/cache/policy_cache_impl.h"
 #include "quire/cache/steps.h"
 #include "quire/ops/attention/attention.h"
 #include "quire/ops/attention/kv_format.h"
@@ -51,12 +52,11 @@ MergedCache::MergedCache(std::vector<LayerSpec> layers, const MergeOptions& opti
   impl_->budget = budget;
   impl_->capacity = capacity;
   impl_->kv = kv;
-  const Observe observe{.reading_mass = options.mass != MergeMass::kRecent,
-                        .window = options.probes};
+  const Observe observed = observe();
   for (LayerSpec& s : layers) {
     QUIRE_CHECK(s.H > 0 && s.G > 0 && s.K > 0 && s.U > 0 && s.H % s.G == 0,
                 "a cache layer has H = ", s.H, ", G = ", s.G, ", K = ", s.K, ", U = ", s.U);
-    MergedLayer layer{s, {}, {}, {}, QueryObserver(s, observe), 0, {}, 0, 0, {}, {}, 0, 0};
+    MergedLayer layer{s, {}, {}, {}, QueryObserver(s, observed), 0, {}, 0, 0, {}, {}, 0, 0};
     layer.all.emplace(s, capacity, kv, KLayout::kRows);
     impl_->layers.push_back(std::move(layer));
   }
@@ -68,7 +68,40 @@ std::int64_t MergedCache::floor_tokens(const MergeOptions& options) {
   return options.sinks + options.recent + 2;
 }
 
+void MergedCache::take_over(const PolicyCache& other) {
+  const PolicyCache::Impl& from = *other.impl_;
+  Impl& impl = *impl_;
+  QUIRE_CHECK(from.context < 0 && impl.length == 0 && impl.context < 0, "a cache of ", impl.length,
+              " tokens takes over what another has read; it must be empty, and that reading not "
+              "have ended");
+  QUIRE_CHECK(impl.kv == from.kv && impl.layers.size() == from.layers.size(), "a cache of ",
+              impl.layers.size(), " layers of ", to_string(impl.kv), " takes over ",
+              from.layers.size(), " layers of ", to_string(from.kv));
+  QUIRE_CHECK(from.length <= impl.capacity, "a cache for ", impl.capacity, " tokens takes over ",
+              from.length);
+  std::vector<QueryObserver> observers;
+  for (std::size_t i = 0; i < from.layers.size(); ++i) {
+    const LayerSpec &a = from.layers[i].spec, &b = impl.layers[i].spec;
+    QUIRE_CHECK(a.H == b.H && a.G == b.G && a.K == b.K && a.U == b.U, "layer ", i,
+                " has other heads than that of the cache that has read");
+    QUIRE_CHECK(from.layers[i].length == from.length, "a cache is copied between steps only");
+    observers.push_back(from.layers[i].observer.narrowed(observe()));
+  }
+  for (std::size_t i = 0; i < from.layers.size(); ++i) {
+    impl.layers[i].all->copy(*from.layers[i].all, from.length);
+    impl.layers[i].length = from.length;
+    impl.layers[i].observer = std::move(observers[i]);
+  }
+  impl.length = from.length;
+}
+
+Observe MergedCache::observe() const {
+  return {.reading_mass = impl_->options.mass != MergeMass::kRecent,
+          .window = impl_->options.probes};
+}
+
 std::int64_t MergedCache::length() const { return impl_->length; }
+DType MergedCache::kv() const { return impl_->kv; }
 std::int64_t MergedCache::capacity() const { return impl_->capacity; }
 const MergeOptions& MergedCache::options() const { return impl_->options; }
 std::int64_t MergedCache::context() const { return impl_->context; }

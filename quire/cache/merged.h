@@ -9,6 +9,7 @@
 #include "quire/base/dtype.h"
 #include "quire/cache/kv_cache.h"
 #include "quire/cache/policy.h"
+#include "quire/cache/policy_cache.h"
 #include "quire/ops/merge/match_neighbours.h"
 
 namespace quire::cache {
@@ -93,6 +94,12 @@ class MergedCache : public KvCache {
               std::int64_t capacity, DType kv);
   ~MergedCache() override;
 
+  /// An empty cache holds what `other` has read, as if it had read it: one reading serves many.
+  /// Throws ArgumentError when this one is not empty, once the other's reading has ended, for a
+  /// policy that did not observe what observe() asks for, other layers, another dtype or a capacity
+  /// that is too small.
+  void take_over(const PolicyCache& other);
+
   std::int64_t length() const override;
   std::int64_t capacity() const override;
   void append(std::int64_t layer, const Tensor& k_NGK, const Tensor& v_NGU) override;
@@ -109,6 +116,9 @@ class MergedCache : public KvCache {
   std::int64_t bytes_per_token() const override;
 
   const MergeOptions& options() const;
+  DType kv() const;
+  /// What it wants to know of the reading's queries.
+  Observe observe() const;
   /// Tokens that were merged; −1 while the document is read.
   std::int64_t context() const;
   std::int64_t budget_tokens() const;

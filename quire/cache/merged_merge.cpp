@@ -96,7 +96,8 @@ MergeSource MergedCache::Impl::source_of(const MergedLayer& layer) const {
                   Tensor::empty({s.G, S}, DType::kF32),
                   Tensor::zeros({S, s.G}, DType::kF32),
                   Tensor::empty({s.G, S}, DType::kI64),
-                  {}};
+                  {},
+                  Tensor::zeros({0}, DType::kF32)};
   const KvStore& store = layer.kept ? *layer.kept : *layer.all;
   for (std::int64_t g = 0; g < s.G; ++g)
     store.widen(g, S, out.k_GSK.mutable_data<float>() + g * S * s.K,
@@ -120,6 +121,7 @@ MergeSource MergedCache::Impl::reading(MergedLayer& layer) const {
     std::iota(position, position + S, 0);
   }
   out.q_NHK = layer.observer.window_queries();
+  out.out_NHU = layer.observer.window_outputs();
   return out;
 }
 

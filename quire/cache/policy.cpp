@@ -10,9 +10,10 @@ namespace quire::cache {
 
 std::int64_t Budget::of(std::int64_t context) const {
   if (tokens >= 0) return std::min(tokens, context);
-  QUIRE_CHECK(fraction > 0 && fraction <= 1, "a budget of ", fraction,
+  const double part = read != 0 ? read : fraction;
+  QUIRE_CHECK(part > 0 && part <= 1, "a budget of ", part,
               " of the context; it must be over 0 and at most 1");
-  return static_cast<std::int64_t>(std::floor(fraction * static_cast<double>(context)));
+  return static_cast<std::int64_t>(std::floor(part * static_cast<double>(context)));
 }
 
 bool Observe::covers(const Observe& other) const {

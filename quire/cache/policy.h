@@ -14,9 +14,12 @@ namespace quire::cache {
 struct Budget {
   std::int64_t tokens = -1;  // -1: the fraction counts
   double fraction = 1;       // of the context, in (0, 1]; rounded down, as kvpress does
+  // Above 0, in its place: the part of the bytes of the whole context that a step reads, with the
+  // index of a policy that has one and the layers that it leaves whole.
+  double read = 0;
 
-  /// For a context of so many tokens, at most all of them. Throws ArgumentError for a field out of
-  /// range.
+  /// For a context of so many tokens, at most all of them; of `read` where only tokens are read.
+  /// Throws ArgumentError for a field out of range.
   std::int64_t of(std::int64_t context) const;
 };
 
@@ -47,7 +50,8 @@ struct HeadContext {
   // As stored, widened to f32, when the decision is made once or an index is built; empty at a
   // step.
   std::span<const float> k_SK = {}, v_SU = {};
-  std::span<const float> q_RK = {};  // at a step: the queries, turned
+  // At a step: the queries, turned; one where a policy is not shared by the group.
+  std::span<const float> q_RK = {};
   std::span<const float> reading_mass_S = {}, window_mass_S = {}, query_mass_S = {};
   std::span<const double> mean_RK = {}, cov_RKK = {};  // Observe::moments, per query head
 
@@ -72,6 +76,9 @@ class Policy {
   virtual Observe observe() const { return {}; }
   /// The smallest budget that the policy can work with.
   virtual std::int64_t floor_tokens() const { return sinks() + recent() + 1; }
+  /// Of kEachStep: false: each query head selects for itself, without bias() and stand_ins(); what
+  /// the heads of a group selected together is read.
+  virtual bool shared_by_group() const { return true; }
   /// Layers that are left whole. (Those with a sliding window or ALiBi always are.)
   virtual bool is_dense(std::int64_t /*layer*/) const { return false; }
 

@@ -137,17 +137,11 @@ void PolicyCache::end_reading() {
   QUIRE_CHECK(impl.context < 0, "reading has ended before, after ", impl.context, " tokens");
   for (const PolicyLayer& layer : impl.layers)
     QUIRE_CHECK(layer.length == impl.length, "reading cannot end within a step");
-  const std::int64_t tokens = impl.budget.of(impl.length), floor = impl.policy->floor_tokens();
-  QUIRE_CHECK(tokens >= std::min(floor, impl.length), "a budget of ", tokens, " tokens (",
-              impl.budget.fraction * 100, " % of ", impl.length, "); ", impl.policy->name(),
-              " needs at least ", floor);
-  impl.context = impl.length;
-  impl.budget_tokens = tokens;
-  for (PolicyLayer& layer : impl.layers) {
-    layer.bytes_read = layer.length * layer.all->bytes_per_token();
-    if (impl.is_active(layer)) impl.decide(layer);
-    layer.observer.clear();
-  }
+  if (impl.budget.read > 0 && impl.budget.read < 1)
+    impl.take_read_budget();
+  else
+    impl.take_budget(impl.budget.of(impl.length));
+  for (PolicyLayer& layer : impl.layers) layer.observer.clear();
 }
 
 std::vector<std::int32_t> PolicyCache::selected(std::int64_t layer, std::int64_t g) const {

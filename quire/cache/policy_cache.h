@@ -58,7 +58,8 @@ class PolicyCache : public KvCache {
   /// and before reading ends where the policy has seen what would go (unless all goes).
   void truncate(std::int64_t length) override;
   /// Applies the budget. Throws ArgumentError when it was called before, within a step, for a
-  /// budget under the floor, and when the policy selects what it may not.
+  /// budget under the floor (of Budget::read: under what the index and that floor take to read),
+  /// and when the policy selects what it may not.
   void end_reading() override;
   CacheReport report() const override;
   std::int64_t bytes() const override;
@@ -76,6 +77,7 @@ class PolicyCache : public KvCache {
   std::vector<std::int32_t> selected(std::int64_t layer, std::int64_t g) const;
 
  private:
+  friend class MergedCache;  // takes over what was read
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

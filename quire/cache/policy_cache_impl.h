@@ -94,6 +94,9 @@ struct PolicyCache::Impl {
   }
 
   // What happens when reading ends.
+  void take_budget(std::int64_t tokens);
+  void take_read_budget();
+  void decide_all();
   void decide(PolicyLayer& layer);
   void keep(PolicyLayer& layer, const std::vector<Positions>& selected,
             const std::vector<std::vector<float>>& biases);
@@ -103,6 +106,8 @@ struct PolicyCache::Impl {
   AttentionResult over_kept(PolicyLayer& layer, const Tensor& q_NHK, const float* bias) const;
   Tensor over_what_was_kept(PolicyLayer& layer, const Tensor& q_NHK);
   Tensor over_selected(PolicyLayer& layer, const Tensor& q_NHK);
+  Tensor over_selected_by_heads(PolicyLayer& layer, const Tensor& q_NHK);
+  static double mass_of(const Tensor& part_NH, const Tensor& whole_NH);
   std::vector<float> query_mass(PolicyLayer& layer, const Tensor& q_1HK, std::int64_t end) const;
   Selected select(PolicyLayer& layer, const Tensor& q_NHK);
   AttentionResult attend_biased(PolicyLayer& layer, const Tensor& q_NHK,
@@ -111,7 +116,8 @@ struct PolicyCache::Impl {
                                  const AttentionResult& exact,
                                  std::span<const StandIns> stand_ins_NG) const;
   AttentionResult attend_rows(PolicyLayer& layer, const Tensor& q_NHK, std::int64_t first_row,
-                              std::span<const Positions> selected, const float* bias) const;
+                              std::span<const Positions> selected, const float* bias,
+                              const float* sink_H) const;
   std::int64_t per_head(const PolicyLayer& layer) const {
     return (layer.kept ? *layer.kept : *layer.all).bytes_per_token() / layer.spec.G;
   }

@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "quire/base/error.h"
 #include "quire/cache/policy_cache_impl.h"
 
@@ -10,6 +12,55 @@ void check_selection(const Positions& at, std::int64_t context, const Policy& po
                 " after ", before, " of a context of ", context,
                 "; positions must ascend and lie inside");
     before = x;
+  }
+}
+
+void PolicyCache::Impl::take_budget(std::int64_t tokens) {
+  const std::int64_t floor = policy->floor_tokens();
+  QUIRE_CHECK(tokens >= std::min(floor, length), "a budget of ", tokens, " tokens (",
+              budget.fraction * 100, " % of ", length, "); ", policy->name(), " needs at least ",
+              floor);
+  context = length;
+  budget_tokens = tokens;
+  decide_all();
+}
+
+/// What the index takes is known when it was built: tokens get what that leaves of the bytes.
+void PolicyCache::Impl::take_read_budget() {
+  QUIRE_CHECK(policy->shared_by_group(), "a budget of bytes read: what ", policy->name(),
+              " reads is what the heads of a group selected together, and only a step tells that");
+  context = length;
+  budget_tokens = 0;
+  const bool builds = policy->decide() == Decide::kEachStep;
+  if (builds) decide_all();
+  double full = 0, fixed = 0, row = 0;
+  for (const PolicyLayer& layer : layers) {
+    const auto token = static_cast<double>(layer.all->bytes_per_token());
+    full += token * static_cast<double>(context);
+    if (is_active(layer)) {
+      row += token;
+      fixed += static_cast<double>(policy->index_bytes_read(index_of(layer)));
+    } else {
+      fixed += token * static_cast<double>(context);
+    }
+  }
+  const double left = row > 0 ? (budget.read * full - fixed) / row : 0;
+  const auto floor = static_cast<double>(std::min(policy->floor_tokens(), context));
+  if (left < floor) {
+    context = budget_tokens = -1;
+    throw ArgumentError(concat("a step of ", policy->name(), " reads at least ",
+                               std::ceil((fixed + floor * row) / full * 1000) / 10,
+                               " % of the bytes here, and the budget is ", budget.read * 100,
+                               " %"));
+  }
+  budget_tokens = std::min(static_cast<std::int64_t>(left), context);
+  if (!builds) decide_all();
+}
+
+void PolicyCache::Impl::decide_all() {
+  for (PolicyLayer& layer : layers) {
+    layer.bytes_read = layer.length * layer.all->bytes_per_token();
+    if (is_active(layer)) decide(layer);
   }
 }
 

@@ -10,16 +10,6 @@
 namespace quire::cache {
 namespace {
 
-/// The share of the attention of each row of `part` in `whole`, averaged over the heads of the last
-/// row.
-double mass_of(const Tensor& part_NH, const Tensor& whole_NH) {
-  const std::int64_t H = part_NH.size(1), last = (part_NH.size(0) - 1) * H;
-  double sum = 0;
-  for (std::int64_t h = last; h < last + H; ++h)
-    sum += std::exp(double{part_NH.data<float>()[h]} - double{whole_NH.data<float>()[h]});
-  return sum / static_cast<double>(H);
-}
-
 /// Row n of a result.
 void put_row(AttentionResult& to, std::int64_t n, const AttentionResult& one) {
   const std::int64_t out = one.out_NHU.elements(), H = one.lse_NH.elements();
@@ -36,6 +26,16 @@ void check_stand_ins(const StandIns& of, const LayerSpec& spec, const Policy& po
 }
 
 }  // namespace
+
+/// The share of the attention of each row of `part` in `whole`, averaged over the heads of the last
+/// row.
+double PolicyCache::Impl::mass_of(const Tensor& part_NH, const Tensor& whole_NH) {
+  const std::int64_t H = part_NH.size(1), last = (part_NH.size(0) - 1) * H;
+  double sum = 0;
+  for (std::int64_t h = last; h < last + H; ++h)
+    sum += std::exp(double{part_NH.data<float>()[h]} - double{whole_NH.data<float>()[h]});
+  return sum / static_cast<double>(H);
+}
 
 AttentionResult PolicyCache::Impl::over_all(PolicyLayer& layer, const Tensor& q_NHK) const {
   KvView view = layer.all->view(layer.length);
@@ -84,7 +84,7 @@ std::vector<float> PolicyCache::Impl::query_mass(PolicyLayer& layer, const Tenso
 /// What each query selects for each head.
 Selected PolicyCache::Impl::select(PolicyLayer& layer, const Tensor& q_NHK) {
   const std::int64_t N = q_NHK.size(0), G = layer.spec.G, S = context;
-  const std::int64_t row = layer.spec.H * layer.spec.K, part = row / G;
+  const std::int64_t row = q_NHK.size(1) * layer.spec.K, part = row / G;
   const bool wants_mass = policy->observe().query_mass;
   Selected selected;
   selected.at_NG.resize(static_cast<std::size_t>(N * G));
@@ -135,7 +135,7 @@ Selected PolicyCache::Impl::select(PolicyLayer& layer, const Tensor& q_NHK) {
 AttentionResult PolicyCache::Impl::attend_rows(PolicyLayer& layer, const Tensor& q_NHK,
                                                std::int64_t first_row,
                                                std::span<const Positions> selected,
-                                               const float* bias) const {
+                                               const float* bias, const float* sink_H) const {
   const std::int64_t N = q_NHK.size(0), G = layer.spec.G;
   std::vector<std::int64_t> length_NG(static_cast<std::size_t>(N * G));
   std::int64_t widest = 1;
@@ -162,7 +162,9 @@ AttentionResult PolicyCache::Impl::attend_rows(PolicyLayer& layer, const Tensor&
   view.bias_heads = G;
   Tensor start_J = Tensor::empty({N + 1}, DType::kI32);
   std::iota(start_J.mutable_data<std::int32_t>(), start_J.mutable_data<std::int32_t>() + N + 1, 0);
-  return attention(q_NHK, start_J, view, bottom_right(layer.spec));
+  AttentionSpec spec = bottom_right(layer.spec);
+  spec.sink_H = sink_H;
+  return attention(q_NHK, start_J, view, spec);
 }
 
 /// The same for one query at a time, since a bias belongs to a slot and not to a query.
@@ -181,7 +183,7 @@ AttentionResult PolicyCache::Impl::attend_biased(PolicyLayer& layer, const Tenso
         attend_rows(layer, q_NHK.slice(0, n, n + 1), first + n,
                     std::span(selected.at_NG)
                         .subspan(static_cast<std::size_t>(n * G), static_cast<std::size_t>(G)),
-                    layer.bias.data());
+                    layer.bias.data(), layer.spec.attention.sink_H);
     put_row(out, n, one);
   }
   return out;
@@ -225,6 +227,7 @@ AttentionResult PolicyCache::Impl::with_stand_ins(const PolicyLayer& layer, cons
 
 Tensor PolicyCache::Impl::over_selected(PolicyLayer& layer, const Tensor& q) {
   const Tensor q_NHK = q.contiguous_copy();
+  if (!policy->shared_by_group()) return over_selected_by_heads(layer, q_NHK);
   const std::int64_t N = q_NHK.size(0), G = layer.spec.G, first = layer.length - N;
   const Selected selected = select(layer, q_NHK);
   const auto last = std::span(selected.at_NG).last(static_cast<std::size_t>(G));
@@ -237,7 +240,7 @@ Tensor PolicyCache::Impl::over_selected(PolicyLayer& layer, const Tensor& q) {
   const bool biased = !selected.bias_NGS.empty();
   AttentionResult out;
   if (!biased || measure == Measure::kMass)
-    out = attend_rows(layer, q_NHK, first, selected.at_NG, nullptr);
+    out = attend_rows(layer, q_NHK, first, selected.at_NG, nullptr, layer.spec.attention.sink_H);
   if (measure == Measure::kMass) layer.mass = mass_of(out.lse_NH, over_all(layer, q_NHK).lse_NH);
   if (biased) out = attend_biased(layer, q_NHK, selected);
   if (!selected.stand_ins_NG.empty())

@@ -100,6 +100,7 @@ void QueryObserver::finish(const KvView& view) {
     AttentionSpec spec = spec_.attention;
     spec.alignment = Alignment::kBottomRight;
     const AttentionResult all = attention(q_NHK, one_sequence(T), view, spec);
+    window_out_NHU_ = all.out_NHU;
     window_GS_ =
         by_head(attention_mass(q_NHK, one_sequence(T), view, spec, all.lse_NH).data<float>());
   }

@@ -25,6 +25,8 @@ class QueryObserver {
   QueryObserver narrowed(const Observe& observe) const;
   /// The last queries, [tokens, H, K], as many as were asked for and seen.
   Tensor window_queries() const;
+  /// What those got, [tokens, H, U]; known once something was told.
+  const Tensor& window_outputs() const { return window_out_NHU_; }
   /// Forgets all.
   void clear();
 
@@ -37,7 +39,8 @@ class QueryObserver {
   LayerSpec spec_;
   Observe observe_;
   std::optional<RopeTable> rope_;
-  std::vector<float> window_;        // the last queries, [tokens, H, K]
+  std::vector<float> window_;  // the last queries, [tokens, H, K]
+  Tensor window_out_NHU_ = Tensor::zeros({0}, DType::kF32);
   std::vector<double> mass_SG_;      // of the reading
   std::vector<double> sum_, outer_;  // [H, K], [H, K, K]: upper triangles until finished
   std::int64_t counted_ = 0;         // queries in the sums

@@ -320,6 +320,8 @@ std::unique_ptr<PagedCache> SavedCache::load(const std::shared_ptr<PagedPool>& p
   check_pool(*pool);
   QUIRE_CHECK(info_.tokens <= capacity, path_, " holds ", info_.tokens,
               " tokens, but the context only ", capacity);
+  // Pages that nobody holds are worth keeping too: none is given up for a file that is damaged.
+  if (pool->counts().free < pages()) verify();
   auto cache = std::make_unique<PagedCache>(pool, capacity);
   std::vector<Block> blocks;
   blocks.reserve(static_cast<std::size_t>(pages()));

@@ -48,7 +48,8 @@ class SavedCache {
   void verify() const;
 
   /// A cache of `pool` that holds the saved tokens. Everything is read and verified before it
-  /// exists; on failure the pool's pages are as free as before.
+  /// exists; a file that is refused changes nothing: the pool's pages are as free as before, and
+  /// those that it keeps for others are still found.
   /// Throws  FormatError when the file was made by another model or mode, for another storage type
   ///         or page size, on another instruction set, or is damaged; ArgumentError when `capacity`
   ///         is less than the tokens; OutOfMemory, naming the budget, when the pool is too small;

@@ -14,9 +14,8 @@ std::int64_t first_query_wanted(const cache::KvCache& cache, std::int64_t docume
       dynamic_cast<const cache::TieredCache*>(&cache) != nullptr)
     return document;
   if (const auto* merged = dynamic_cast<const cache::MergedCache*>(&cache)) {
-    const cache::MergeOptions& options = merged->options();
-    const bool all = options.mass != cache::MergeMass::kRecent;
-    return all ? 0 : std::max<std::int64_t>(document - options.probes, 0);
+    const cache::Observe observe = merged->observe();
+    return observe.reading_mass ? 0 : std::max<std::int64_t>(document - observe.window, 0);
   }
   const auto* policy = dynamic_cast<const cache::PolicyCache*>(&cache);
   if (policy == nullptr) return 0;

@@ -23,7 +23,7 @@ struct Candidate {
 
 /// Caches that are measured together, so that the model reads its weights, and the full cache its
 /// keys, once for all of them: what their memory is planned for.
-inline constexpr std::size_t kTogether = 4;
+inline constexpr std::size_t kTogether = 8;
 /// Caches that are asked the questions of a task together: its documents are shorter.
 inline constexpr std::size_t kAskedTogether = 8;
 

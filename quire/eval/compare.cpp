@@ -10,7 +10,7 @@
 namespace quire::eval {
 namespace {
 
-constexpr std::int64_t kSlice = 32;  // positions whose logits are in memory at once
+constexpr std::int64_t kSlice = 16;  // positions whose logits are in memory at once
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

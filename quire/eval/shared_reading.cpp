@@ -1,25 +1,46 @@
 #include "quire/eval/shared_reading.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "quire/base/error.h"
+#include "quire/cache/merged.h"
 #include "quire/cache/policies/policies.h"
 
 namespace quire::eval {
 
+using cache::MergedCache;
 using cache::Observe;
 using cache::PolicyCache;
+
+namespace {
+
+/// A cache that can take over what another has read.
+struct Reader {
+  DType kv;
+  Observe observe;
+};
+
+std::optional<Reader> reader_of(const cache::KvCache& cache) {
+  if (const auto* policy = dynamic_cast<const PolicyCache*>(&cache))
+    return Reader{policy->kv(), policy->policy().observe()};
+  if (const auto* merged = dynamic_cast<const MergedCache*>(&cache))
+    return Reader{merged->kv(), merged->observe()};
+  return std::nullopt;
+}
+
+}  // namespace
 
 SharedReading::SharedReading(const RecordingCache& recording, std::span<const Candidate> candidates,
                              std::int64_t capacity)
     : recording_(recording), capacity_(capacity) {
   for (const Candidate& candidate : candidates) {
     const auto cache = candidate.make(capacity, capacity);
-    const auto* policy = dynamic_cast<const PolicyCache*>(cache.get());
-    if (policy == nullptr || (shares_ && policy->kv() != kv_)) continue;
+    const std::optional<Reader> reader = reader_of(*cache);
+    if (!reader || (shares_ && reader->kv != kv_)) continue;
     shares_ = true;
-    kv_ = policy->kv();
-    const Observe wants = policy->policy().observe();
+    kv_ = reader->kv;
+    const Observe& wants = reader->observe;
     observe_.reading_mass = observe_.reading_mass || wants.reading_mass;
     observe_.window = std::max(observe_.window, wants.window);
     if (!wants.moments || observe_.moments) continue;  // the first one says from where
@@ -71,10 +92,11 @@ bool SharedReading::read(std::int64_t document, std::int64_t next, const Progres
 std::unique_ptr<cache::KvCache> SharedReading::give(const Candidate& candidate,
                                                     const Progress& progress) const {
   auto cache = candidate.make(document_, capacity_);
-  auto* policy = dynamic_cast<PolicyCache*>(cache.get());
-  if (reader_ && policy != nullptr && policy->kv() == reader_->kv() &&
-      reader_->policy().observe().covers(policy->policy().observe())) {
-    policy->take_over(*reader_);
+  const std::optional<Reader> one = reader_of(*cache);
+  if (reader_ && one && one->kv == reader_->kv() &&
+      reader_->policy().observe().covers(one->observe)) {
+    if (auto* policy = dynamic_cast<PolicyCache*>(cache.get())) policy->take_over(*reader_);
+    if (auto* merged = dynamic_cast<MergedCache*>(cache.get())) merged->take_over(*reader_);
     if (progress && !progress(document_)) return nullptr;
   } else if (!replay(recording_, document_, *cache, first_query_wanted(*cache, document_), 256,
                      progress)) {

@@ -5,6 +5,7 @@
 #include <memory>
 #include <utility>
 
+#include "quire/base/thread_pool.h"
 #include "quire/cache/paged.h"
 #include "quire/generate/feed.h"
 #include "quire/generate/generation.h"
@@ -157,12 +158,20 @@ class Answers {
     }
     const Tensor logits_RV = model_.logits(last_RD);
     const std::int64_t V = logits_RV.size(1);
-    for (std::int64_t r = 0; r < R; ++r) {
+    // Of all at once; what follows is told to others, one answer after the other.
+    constexpr std::int32_t kNone = -1;
+    std::vector<std::int32_t> drawn(ready.size(), kNone);
+    thread_pool().run(R, [&](std::int64_t r) {
       Running& one = *ready[static_cast<std::size_t>(r)];
       const auto length = static_cast<std::int64_t>(one.history.size());
-      if (one.answer.is_over(length, context())) continue;
-      const auto id = one.answer.next(logits_RV.data<float>() + r * V, V, one.history);
-      if (id) one.history.push_back(*id);
+      if (one.answer.is_over(length, context())) return;
+      drawn[static_cast<std::size_t>(r)] =
+          one.answer.draw(logits_RV.data<float>() + r * V, V, one.history);
+    });
+    for (std::size_t r = 0; r < ready.size(); ++r) {
+      if (drawn[r] == kNone) continue;
+      const auto id = ready[r]->answer.take(drawn[r]);
+      if (id) ready[r]->history.push_back(*id);
     }
   }
 

@@ -45,10 +45,13 @@ bool Generation::is_over(std::int64_t length, std::int64_t context) const {
   return ended_ || generated == spec_.max_tokens || length >= context;
 }
 
-std::optional<std::int32_t> Generation::next(const float* logits_V, std::int64_t V,
-                                             std::span<const std::int32_t> history) {
+std::int32_t Generation::draw(const float* logits_V, std::int64_t V,
+                              std::span<const std::int32_t> history) {
   const std::span<const float> logits(logits_V, static_cast<std::size_t>(V));
-  const std::int32_t id = sample(logits, spec_.sample, history, rng_);
+  return sample(logits, spec_.sample, history, rng_);
+}
+
+std::optional<std::int32_t> Generation::take(std::int32_t id) {
   const bool stops = std::find(stop_ids_.begin(), stop_ids_.end(), id) != stop_ids_.end();
   if (stops && !spec_.ignore_eos) {
     result_.finish_reason = FinishReason::kStop;

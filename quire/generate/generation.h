@@ -42,7 +42,12 @@ class Generation {
   bool is_over(std::int64_t length, std::int64_t context) const;
   /// The token after `history`; nothing when it is one that stops.
   std::optional<std::int32_t> next(const float* logits_V, std::int64_t V,
-                                   std::span<const std::int32_t> history);
+                                   std::span<const std::int32_t> history) {
+    return take(draw(logits_V, V, history));
+  }
+  /// The two halves of next(). Several threads may draw at once, each for another answer.
+  std::int32_t draw(const float* logits_V, std::int64_t V, std::span<const std::int32_t> history);
+  std::optional<std::int32_t> take(std::int32_t id);
   /// The answer as far as it came.
   GenerateResult finish();
   void interrupt();

@@ -2,151 +2,27 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
 #include <limits>
 #include <numeric>
 #include <optional>
 
 #include "quire/base/checked.h"
 #include "quire/base/error.h"
-#include "quire/base/utf8.h"
+#include "quire/io/gguf_cursor.h"
+#include "quire/io/gguf_value.h"
 
 namespace quire::io {
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "GGUF is read as it lies in the file");
-
 constexpr std::uint64_t kMostKeys = 65'536;
 constexpr std::uint64_t kMostTensors = 262'144;
 constexpr std::uint64_t kMostKeyBytes = 65'535;
-constexpr std::uint64_t kMostStringBytes = 64u << 20;
-constexpr std::uint64_t kMostHeaderBytes = 128u << 20;
-// Over all arrays of the header together: a string of 8 bytes in the file takes 32 here, a number
-// of one byte takes 8.
-constexpr std::uint64_t kMostArrayStrings = 2u << 20;
-constexpr std::uint64_t kMostArrayNumbers = 4u << 20;
 constexpr std::uint64_t kMostAlignment = 1u << 20;
 constexpr std::uint64_t kMostNameBytes = 63;
 constexpr std::uint32_t kMostDims = 4;
 // The least that a key with a value, or a tensor's entry, takes in the file.
 constexpr std::uint64_t kLeastPairBytes = 8 + 1 + 4 + 1;
 constexpr std::uint64_t kLeastTensorBytes = 8 + 1 + 4 + 8 + 4 + 8;
-
-enum ValueType : std::uint32_t {
-  kU8,
-  kI8,
-  kU16,
-  kI16,
-  kU32,
-  kI32,
-  kF32,
-  kBool,
-  kString,
-  kArray,
-  kU64,
-  kI64,
-  kF64,
-  kValueTypes
-};
-
-constexpr std::string_view kValueTypeNames[] = {
-    "u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "string", "array", "u64", "i64", "f64"};
-
-/// Bytes of one value in the file; for a string, the least.
-constexpr std::uint64_t kValueBytes[] = {1, 1, 2, 2, 4, 4, 4, 1, 8, 12, 8, 8, 8};
-
-/// Text from the file, made fit for a message: short, and in printable ASCII.
-std::string shown(std::string_view text) {
-  std::string out = "'";
-  for (const char c : text.substr(0, 80)) out += c >= ' ' && c <= '~' ? c : '?';
-  out += text.size() > 80 ? "…'" : "'";
-  return out;
-}
-
-std::optional<std::string> fault_of_text(std::string_view text) {
-  if (text.empty()) return "is empty";
-  if (!is_utf8(text)) return "is not UTF-8";
-  const auto is_control = [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7F; };
-  if (std::any_of(text.begin(), text.end(), is_control)) return "has a control character";
-  return std::nullopt;
-}
-
-/// Reads forward through the file, a bounded window at a time, and knows where it is.
-class Cursor {
- public:
-  explicit Cursor(const File& file) : file_(file), size_(file.size()) {}
-
-  std::uint64_t at() const { return window_begin_ + used_; }
-  std::uint64_t left() const { return size_ - at(); }
-
-  [[noreturn]] void fail(std::uint64_t offset, std::string_view message) const {
-    throw FormatError(file_.path(), offset, message);
-  }
-
-  template <class T>
-  T number(std::string_view what) {
-    T value;
-    need(sizeof value, what);
-    copy(std::as_writable_bytes(std::span(&value, 1)));
-    return value;
-  }
-
-  /// `what` is only looked at when the reading fails.
-  std::string text(std::uint64_t limit, std::string_view what) {
-    const std::uint64_t begin = at();
-    const auto length = number<std::uint64_t>(what);
-    if (length > left()) {
-      fail(begin, concat("truncated: ", what, " has a length of ", length, " bytes, the file has ",
-                         left(), " left"));
-    }
-    if (length > limit) {
-      fail(begin, concat(what, " has a length of ", length, " bytes, allowed are ", limit));
-    }
-    need(length, what);
-    std::string out(static_cast<std::size_t>(length), '\0');
-    copy(std::as_writable_bytes(std::span(out)));
-    return out;
-  }
-
- private:
-  static constexpr std::uint64_t kWindowBytes = 1u << 20;
-
-  void need(std::uint64_t bytes, std::string_view what) const {
-    if (bytes > left()) {
-      fail(at(),
-           concat("truncated: ", what, " needs ", bytes, " bytes, the file has ", left(), " left"));
-    }
-    // A sparse file would otherwise keep the reader busy for terabytes.
-    if (!(Checked(at()) + Checked(bytes)).at_most(kMostHeaderBytes)) {
-      fail(at(),
-           concat("the header goes on after ", kMostHeaderBytes, " bytes, which is the limit"));
-    }
-  }
-
-  void copy(std::span<std::byte> out) {
-    while (!out.empty()) {
-      if (used_ == window_.size()) refill();
-      const std::size_t part = std::min(out.size(), window_.size() - used_);
-      std::memcpy(out.data(), window_.data() + used_, part);
-      used_ += part;
-      out = out.subspan(part);
-    }
-  }
-
-  // Only called with bytes left in the file: need() came first.
-  void refill() {
-    window_begin_ += used_;
-    used_ = 0;
-    window_.resize(static_cast<std::size_t>(std::min(size_ - window_begin_, kWindowBytes)));
-    file_.read_at(window_begin_, window_);
-  }
-
-  const File& file_;
-  std::uint64_t size_;
-  std::uint64_t window_begin_ = 0;
-  std::size_t used_ = 0;
-  std::vector<std::byte> window_;
-};
 
 /// The header's sections, in the file's order.
 class HeaderReader {
@@ -219,34 +95,23 @@ class HeaderReader {
   void read_pair() {
     const std::uint64_t begin = in_.at();
     std::string key = in_.text(kMostKeyBytes, "a key");
-    if (const auto fault = fault_of_text(key)) {
+    if (const auto fault = fault_of_name(key)) {
       in_.fail(begin, concat("the key ", shown(key), " ", *fault));
     }
     const std::uint64_t type_at = in_.at();
-    const std::uint32_t type = read_type(key, "the value's type");
+    const std::uint32_t type = values_.read_type(key, "the value's type");
     const std::uint64_t value_at = in_.at();
     if (key == "general.alignment") read_alignment(type_at, type, value_at);
     GgufValue value = key == "general.alignment" ? GgufValue(std::int64_t{header_.alignment})
-                      : type == kArray           ? read_array(key)
-                                                 : read_scalar(key, type);
+                                                 : values_.read(key, type);
     header_.metadata.emplace_back(std::move(key), std::move(value));
     header_.value_offset.push_back(value_at);
   }
 
-  std::uint32_t read_type(std::string_view key, std::string_view what) {
-    const std::uint64_t begin = in_.at();
-    const auto type = in_.number<std::uint32_t>(what);
-    if (type >= kValueTypes) {
-      in_.fail(begin, concat("key ", shown(key), ": ", what, " is ", type, ", allowed are 0 to ",
-                             kValueTypes - 1u));
-    }
-    return type;
-  }
-
   void read_alignment(std::uint64_t type_at, std::uint32_t type, std::uint64_t value_at) {
     if (type != kU32) {
-      in_.fail(type_at,
-               concat("general.alignment has type ", kValueTypeNames[type], ", it must be u32"));
+      in_.fail(type_at, concat("general.alignment has type ", gguf_value_type_name(type),
+                               ", it must be u32"));
     }
     header_.alignment = in_.number<std::uint32_t>("general.alignment");
     if (!std::has_single_bit(header_.alignment) || header_.alignment < 8 ||
@@ -254,116 +119,6 @@ class HeaderReader {
       in_.fail(value_at, concat("general.alignment is ", header_.alignment,
                                 ", allowed are powers of two from 8 to ", kMostAlignment));
     }
-  }
-
-  GgufValue read_scalar(std::string_view key, std::uint32_t type) {
-    constexpr std::string_view kWhat = "a value";
-    switch (type) {
-      case kU64: {
-        const auto value = in_.number<std::uint64_t>(kWhat);
-        if (value > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()))
-          return value;
-        return static_cast<std::int64_t>(value);
-      }
-      case kF32:
-      case kF64:
-        return read_real(type);
-      case kBool:
-        return read_bool(key);
-      case kString:
-        return in_.text(kMostStringBytes, kWhat);
-      default:
-        return read_integer(key, type);
-    }
-  }
-
-  double read_real(std::uint32_t type) {
-    constexpr std::string_view kWhat = "a number";
-    return type == kF32 ? double{in_.number<float>(kWhat)} : in_.number<double>(kWhat);
-  }
-
-  bool read_bool(std::string_view key) {
-    const std::uint64_t begin = in_.at();
-    const auto value = in_.number<std::uint8_t>("a boolean");
-    if (value > 1) {
-      in_.fail(begin, concat("key ", shown(key), ": a boolean is ", unsigned{value},
-                             ", allowed are 0 and 1"));
-    }
-    return value == 1;
-  }
-
-  std::int64_t read_integer(std::string_view key, std::uint32_t type) {
-    constexpr std::string_view kWhat = "an integer";
-    const std::uint64_t begin = in_.at();
-    switch (type) {
-      case kU8:
-        return in_.number<std::uint8_t>(kWhat);
-      case kI8:
-        return in_.number<std::int8_t>(kWhat);
-      case kU16:
-        return in_.number<std::uint16_t>(kWhat);
-      case kI16:
-        return in_.number<std::int16_t>(kWhat);
-      case kU32:
-        return in_.number<std::uint32_t>(kWhat);
-      case kI32:
-        return in_.number<std::int32_t>(kWhat);
-      case kI64:
-        return in_.number<std::int64_t>(kWhat);
-      default:
-        break;
-    }
-    const auto value = in_.number<std::uint64_t>(kWhat);
-    constexpr auto kMost = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
-    if (value > kMost) {
-      in_.fail(begin, concat("key ", shown(key), ": an array has the number ", value,
-                             ", allowed are at most ", kMost));
-    }
-    return static_cast<std::int64_t>(value);
-  }
-
-  GgufValue read_array(std::string_view key) {
-    const std::uint64_t type_at = in_.at();
-    const std::uint32_t type = read_type(key, "the type of an array's elements");
-    if (type == kArray)
-      in_.fail(type_at, concat("key ", shown(key), ": arrays of arrays are not supported"));
-    const std::uint64_t count = read_array_count(key, type);
-    if (type == kString) {
-      return read_elements<std::string>(count,
-                                        [&] { return in_.text(kMostStringBytes, "a string"); });
-    }
-    if (type == kBool) return read_elements<bool>(count, [&] { return read_bool(key); });
-    if (type == kF32 || type == kF64) {
-      return read_elements<double>(count, [&] { return read_real(type); });
-    }
-    return read_elements<std::int64_t>(count, [&] { return read_integer(key, type); });
-  }
-
-  std::uint64_t read_array_count(std::string_view key, std::uint32_t type) {
-    const std::uint64_t begin = in_.at();
-    const auto count = in_.number<std::uint64_t>("an array's length");
-    const Checked bytes = Checked(count) * Checked(kValueBytes[type]);
-    if (!bytes.at_most(in_.left())) {
-      in_.fail(begin,
-               concat("truncated: key ", shown(key), ": an array of ", count, " ",
-                      kValueTypeNames[type], " does not fit the ", in_.left(), " bytes left"));
-    }
-    std::uint64_t& budget = type == kString ? strings_left_ : numbers_left_;
-    if (count > budget) {
-      in_.fail(begin, concat("key ", shown(key), ": an array has ", count,
-                             " elements; all arrays together may have ", kMostArrayNumbers,
-                             " numbers and ", kMostArrayStrings, " strings"));
-    }
-    budget -= count;
-    return count;
-  }
-
-  template <class T, class Next>
-  static std::vector<T> read_elements(std::uint64_t count, const Next& next) {
-    std::vector<T> out;
-    out.reserve(static_cast<std::size_t>(count));
-    for (std::uint64_t i = 0; i < count; ++i) out.push_back(next());
-    return out;
   }
 
   void index_keys() {
@@ -422,7 +177,7 @@ class HeaderReader {
     const std::uint64_t begin = in_.at();
     GgufTensor tensor;
     tensor.name = in_.text(kMostNameBytes, "a tensor's name");
-    if (const auto fault = fault_of_text(tensor.name)) {
+    if (const auto fault = fault_of_name(tensor.name)) {
       in_.fail(begin, concat("the tensor name ", shown(tensor.name), " ", *fault));
     }
     if (tensor.name.find("../") != std::string::npos) {
@@ -513,11 +268,10 @@ class HeaderReader {
   }
 
   const File& file_;
-  Cursor in_;
+  GgufCursor in_;
+  GgufValueReader values_{in_};
   GgufHeader header_;
   std::vector<std::uint64_t> entry_offset_;  // where each tensor's entry begins
-  std::uint64_t strings_left_ = kMostArrayStrings;
-  std::uint64_t numbers_left_ = kMostArrayNumbers;
 };
 
 }  // namespace

@@ -300,22 +300,25 @@ Value GroupedQueryAttention<Value>::output(const Value& out_NHK, std::int64_t B,
 }
 
 template <class Value>
-Value GroupedQueryAttention<Value>::operator()(const Value& x_BTD, Sees sees) const {
+Value GroupedQueryAttention<Value>::attended(const Value& x_BTD, AttentionCache<Value>* cache,
+                                             Sees sees) const {
   const Projected p = project(x_BTD);
-  return output(attend(p.q_NHK, p.k_BTGK, p.v_BTGK, sees), value_of(x_BTD).size(0),
-                value_of(x_BTD).size(1));
+  const bool first = cache == nullptr || cache->length() == 0;
+  if (cache != nullptr) cache->append(p.k_BTGK, p.v_BTGK);
+  // What nothing stands before needs no cache to be read, and its rows are read faster.
+  if (first) return attend(p.q_NHK, p.k_BTGK, p.v_BTGK, sees);
+  return attend(p.q_NHK, value_of(x_BTD).size(1), *cache, sees);
+}
+
+template <class Value>
+Value GroupedQueryAttention<Value>::operator()(const Value& x_BTD, Sees sees) const {
+  return output(attended(x_BTD, nullptr, sees), value_of(x_BTD).size(0), value_of(x_BTD).size(1));
 }
 
 template <class Value>
 Value GroupedQueryAttention<Value>::operator()(const Value& x_BTD, AttentionCache<Value>& cache,
                                                Sees sees) const {
-  const Projected p = project(x_BTD);
-  const bool first = cache.length() == 0;
-  cache.append(p.k_BTGK, p.v_BTGK);
-  const std::int64_t B = value_of(x_BTD).size(0), T = value_of(x_BTD).size(1);
-  // What nothing stands before needs no cache to be read, and its rows are read faster.
-  if (first) return output(attend(p.q_NHK, p.k_BTGK, p.v_BTGK, sees), B, T);
-  return output(attend(p.q_NHK, T, cache, sees), B, T);
+  return output(attended(x_BTD, &cache, sees), value_of(x_BTD).size(0), value_of(x_BTD).size(1));
 }
 
 template AttentionWeights<Tensor> attention_init(std::int64_t, std::int64_t, std::int64_t, Rng&);

@@ -98,6 +98,8 @@ class GroupedQueryAttention {
     Value q_NHK, k_BTGK, v_BTGK;
   };
   Projected project(const Value& x_BTD) const;
+  /// Before the output's weight; the projections' memory is free again on return.
+  Value attended(const Value& x_BTD, AttentionCache<Value>* cache, Sees sees) const;
   Value output(const Value& out_NHK, std::int64_t B, std::int64_t T) const;
 
  private:

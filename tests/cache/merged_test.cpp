@@ -22,8 +22,8 @@ using test::random_step;
 using test::same_bits;
 using test::Step;
 
-constexpr DType kForms[] = {DType::kF32, DType::kBF16, DType::kF16,
-                            DType::kI8,  DType::kI4,   DType::kI4H};
+constexpr DType kForms[] = {DType::kF32, DType::kBF16, DType::kF16, DType::kI8,
+                            DType::kI8H, DType::kI4,   DType::kI4H};
 
 std::vector<LayerSpec> some_layers() { return {layer_of(4, 2, 16, 16), layer_of(6, 2, 32, 16)}; }
 
@@ -224,6 +224,35 @@ TEST(MergedCache, one_that_was_told_in_pieces_is_the_one_that_was_told_at_once) 
     // An answer can be taken back, and the next one has the bits of the first.
     pieces.truncate(200);
     EXPECT_TRUE(same_bits(first, feed(pieces, part(all, 200, 230)))) << name;
+  }
+}
+
+TEST(MergedCache, takes_over_what_another_cache_has_read) {
+  const std::vector<LayerSpec> layers = some_layers();
+  Rng rng(10);
+  const Step all = random_step(rng, layers, 230);
+  for (const std::string& name : merge_names()) {
+    const auto make = [&] {
+      return MergedCache(layers, merge_options(name), {.tokens = 90}, 230, DType::kF16);
+    };
+    MergedCache itself = make(), taken = make(), late = make(), wrong = make();
+    Observe observe = itself.observe();
+    observe.window += 20;
+    PolicyCache reader(layers, observing_policy(observe), {}, 230, DType::kF16);
+    for (KvCache* cache : {static_cast<KvCache*>(&itself), static_cast<KvCache*>(&reader)})
+      feed(*cache, part(all, 0, 200));
+    taken.take_over(reader);
+    EXPECT_EQ(taken.length(), 200);
+    itself.end_reading();
+    taken.end_reading();
+    EXPECT_TRUE(same_bits(feed(itself, part(all, 200, 230)), feed(taken, part(all, 200, 230))))
+        << name;
+    EXPECT_THROW(taken.take_over(reader), ArgumentError) << "it is not empty";
+    PolicyCache blind(layers, full_policy(), {}, 230, DType::kF16);
+    EXPECT_THROW(wrong.take_over(blind), ArgumentError) << "nothing was observed";
+    EXPECT_EQ(wrong.length(), 0);
+    reader.end_reading();
+    EXPECT_THROW(late.take_over(reader), ArgumentError) << "the reading has ended";
   }
 }
 

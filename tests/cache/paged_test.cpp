@@ -375,6 +375,28 @@ TEST(PagedCache, K8_a_pinned_document_outlives_its_reader) {
   EXPECT_EQ(pool->counts().pinned, 0);
 }
 
+TEST(PagedCache, K8_a_document_beyond_the_bound_of_pins_is_not_pinned_in_part) {
+  const std::vector<LayerSpec> layers = {layer_of(2, 1, 16, 16)};
+  Rng rng(23);
+  const auto pool = pool_of(layers, 160);  // of whose ten pages five may be pinned
+  PagedCache document(pool, 160);
+  feed(document, random_step(rng, layers, 96), ids_of(96));
+  EXPECT_THAT(message_of<ArgumentError>([&] { static_cast<void>(document.pin()); }),
+              AllOf(HasSubstr("6 more"), HasSubstr("at most 5")));
+  EXPECT_EQ(pool->counts().pinned, 0);
+  document.truncate(80);
+  const std::vector<Block> pins = document.pin();
+  EXPECT_EQ(pins.size(), 5u);
+  // A fork of what is pinned writes to a copy of its own.
+  const auto fork = document.fork_paged();
+  fork->truncate(70);
+  document.truncate(70);
+  const Step next = random_step(rng, layers, 8);
+  EXPECT_TRUE(same_bits(feed(*fork, next, ids_of(8, 500)), feed(document, next, ids_of(8, 500))));
+  EXPECT_EQ(PagedCache(pool, 160).adopt(ids_of(96)), 96);
+  pool->blocks().unpin(pins);
+}
+
 /// Sequences with a common beginning and own tails, some of them empty.
 struct Family {
   std::vector<std::unique_ptr<PagedCache>> forks;

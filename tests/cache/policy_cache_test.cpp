@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <map>
 
@@ -580,6 +582,83 @@ TEST(PolicyCache, windowed_and_alibi_layers_are_left_whole) {
   feed(exact, part(all, 0, 70));
   cache->end_reading();
   EXPECT_TRUE(same_bits(feed(*cache, part(all, 70, 80)), feed(exact, part(all, 70, 80))));
+}
+
+TEST(PolicyCache, a_budget_of_bytes_read_counts_the_index_and_the_layers_left_whole) {
+  const std::vector<LayerSpec> layers(5, layer_of(4, 2, 32, 32));
+  Rng rng(13);
+  const Step all = random_step(rng, layers, 401);
+  ContiguousCache exact(layers, 401, DType::kF16);
+  feed(exact, all);
+  for (const char* name : {"window", "quest", "retroinfer", "multipole", "oracle", "snapkv"}) {
+    for (const double read : {0.7, 0.8, 1.0}) {
+      const auto cache = make_policy_cache(name, {.read = read}, layers, 401, DType::kF16);
+      feed(*cache, part(all, 0, 400));
+      cache->end_reading();
+      const std::vector<float> out = feed(*cache, part(all, 400, 401));
+      // What was fed after the reading is read beside the budget.
+      const double row = static_cast<double>(exact.bytes_per_token()),
+                   most = read * 400 * row + row;
+      EXPECT_LE(static_cast<double>(cache->report().bytes_read), most) << name << read;
+      // Whole pages and clusters leave a little of it.
+      EXPECT_GT(static_cast<double>(cache->report().bytes_read), most - 40 * row) << name << read;
+    }
+  }
+  const auto cache = make_policy_cache("quest", {.read = 0.3}, layers, 401, DType::kF16);
+  feed(*cache, part(all, 0, 400));
+  EXPECT_EQ(message_of<ArgumentError>([&] { cache->end_reading(); }),
+            "a step of quest reads at least 51 % of the bytes here, and the budget is 30 %");
+  EXPECT_EQ(dynamic_cast<PolicyCache&>(*cache).context(), -1) << "reading has not ended";
+  EXPECT_THAT(message_of<ArgumentError>(
+                  [&] { make_policy_cache("window", {.read = 1.5}, layers, 100, DType::kF32); }),
+              testing::HasSubstr("at most 1"));
+}
+
+TEST(PolicyCache, pages_of_each_query_head_are_those_of_a_model_with_a_kv_head_for_each) {
+  // Two query heads to a kv head; the same keys, with one query head each, show what each selects.
+  const std::vector<LayerSpec> shared{layer_of(4, 2, 16, 8)}, single{layer_of(4, 4, 16, 8)};
+  QuestParameters parameters{.dense_layers = 0, .pages = QuestPages::kOfHead};
+  Rng rng(14);
+  const Step all = random_step(rng, shared, 310);
+  Step each = all;
+  const auto doubled = [](const Tensor& x) {
+    const std::int64_t N = x.size(0), K = x.size(2);
+    Tensor out = Tensor::empty({N, 4, K}, DType::kF32);
+    for (std::int64_t n = 0; n < N; ++n)
+      for (std::int64_t h = 0; h < 4; ++h)
+        std::copy_n(x.data<float>() + (n * 2 + h / 2) * K, K,
+                    out.mutable_data<float>() + (n * 4 + h) * K);
+    return out;
+  };
+  each.k[0] = doubled(all.k[0]);
+  each.v[0] = doubled(all.v[0]);
+  PolicyCache heads(shared, quest_policy(parameters), {.tokens = 64}, 310, DType::kF32,
+                    Measure::kMass);
+  parameters.pages = QuestPages::kOfGroup;
+  PolicyCache alone(single, quest_policy(parameters), {.tokens = 64}, 310, DType::kF32);
+  PolicyCache group(shared, quest_policy(parameters), {.tokens = 64}, 310, DType::kF32);
+  for (PolicyCache* cache : {&heads, &alone, &group}) {
+    feed(*cache, part(cache == &alone ? each : all, 0, 300));
+    cache->end_reading();
+  }
+  const std::vector<float> out = feed(heads, part(all, 300, 310));
+  EXPECT_LT(largest_difference(out, feed(alone, part(each, 300, 310))), 1e-6);
+  EXPECT_GT(largest_difference(out, feed(group, part(all, 300, 310))), 1e-3);
+  // A group reads what any of its heads selected.
+  const std::vector<std::int32_t> together = heads.selected(0, 1);
+  std::vector<std::int32_t> expected;
+  const auto a = alone.selected(0, 2), b = alone.selected(0, 3);
+  std::set_union(a.begin(), a.end(), b.begin(), b.end(), std::back_inserter(expected));
+  EXPECT_EQ(together, expected);
+  EXPECT_GT(together.size(), 64u);
+  const double mass = heads.report().mass;
+  EXPECT_GT(mass, 0.1);
+  EXPECT_LT(mass, 1);
+  PolicyCache bytes(shared, quest_policy({.pages = QuestPages::kOfHead}), {.read = 0.5}, 310,
+                    DType::kF32);
+  feed(bytes, part(all, 0, 300));
+  EXPECT_THAT(message_of<ArgumentError>([&] { bytes.end_reading(); }),
+              testing::HasSubstr("only a step tells that"));
 }
 
 TEST(PolicyCache, refuses_what_cannot_be_and_names_the_floor) {

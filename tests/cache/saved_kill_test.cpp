@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <set>
 
 #include "quire/base/thread_pool.h"
 #include "quire/cache/saved.h"
@@ -78,6 +79,38 @@ TEST(SavedCacheKill, D6_I9_I24_a_thousand_kills_leave_a_whole_cache) {
     ++seen;
   }
   EXPECT_GT(seen, 900);
+  std::filesystem::remove_all(folder);
+}
+
+TEST(SavedCacheKill,
+     D8_D11_I9_two_processes_that_save_to_one_file_and_a_reader_meet_only_whole_ones) {
+  std::string folder = (std::filesystem::temp_directory_path() / "quire-kill-XXXXXX").string();
+  ASSERT_NE(::mkdtemp(folder.data()), nullptr);
+  const std::string path = folder + "/f";
+  set_threads(1);
+  pid_t writers[2];
+  for (pid_t& writer : writers) {
+    writer = ::fork();
+    ASSERT_GE(writer, 0);
+    if (writer == 0) save_for_ever(path);
+  }
+  std::set<std::int32_t> seen;
+  for (int reads = 0; reads < 300;) {
+    if (!std::filesystem::exists(path)) continue;
+    const SavedCache saved(path);  // what is renamed over meanwhile stays open
+    saved.verify();
+    const auto cache = saved.load(small_pool(), 2 * kTokens);
+    EXPECT_EQ(saved.info().created, cache->tokens()[0]);
+    seen.insert(cache->tokens()[0]);
+    ++reads;
+  }
+  for (const pid_t writer : writers) {
+    int status = 0;
+    EXPECT_EQ(::waitpid(writer, &status, WNOHANG), 0) << "it ended by itself";
+    ::kill(writer, SIGKILL);
+    ::waitpid(writer, &status, 0);
+  }
+  EXPECT_GT(seen.size(), 1u);
   std::filesystem::remove_all(folder);
 }
 

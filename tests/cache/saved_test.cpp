@@ -29,6 +29,7 @@ using test::message_of;
 using test::random_step;
 using test::same_bits;
 using test::Step;
+using testing::AllOf;
 using testing::HasSubstr;
 using Ids = std::vector<std::int32_t>;
 
@@ -249,6 +250,32 @@ TEST(SavedCache, D15_more_tokens_than_there_is_room_for_are_refused) {
   EXPECT_THAT(refusal(bytes), HasSubstr("budget of 160 tokens"));  // 20 of them are taken
 }
 
+TEST(SavedCache, D15_a_damaged_file_does_not_push_out_what_the_pool_keeps) {
+  const PagedSpec spec = spec_of();
+  std::string bytes = saved_bytes(spec);
+  MemoryFileOps files;
+  const auto pool = pool_of(spec);  // of ten pages
+  Rng rng(4);
+  {
+    PagedCache kept(pool, 160);
+    feed(kept, random_step(rng, spec.layers, 150), ids_of(150));
+  }
+  EXPECT_EQ(pool->counts().cached, 9);
+  for (const std::size_t from_end : {1u, 4000u, 9000u}) {  // in any of its three pages
+    std::string damaged = bytes;
+    char& flipped = damaged[bytes.size() - from_end];
+    flipped = static_cast<char>(flipped ^ 1);
+    files.put("f", damaged);
+    EXPECT_THROW((void)SavedCache("f").load(pool, 160), FormatError);
+    EXPECT_EQ(pool->counts().cached, 9);
+    EXPECT_EQ(pool->counts().evictions, 0);
+    EXPECT_EQ(PagedCache(pool, 160).adopt(ids_of(150)), 144);
+  }
+  files.put("f", bytes);
+  const auto loaded = SavedCache("f").load(pool, 160);
+  EXPECT_EQ(pool->counts().evictions, 2);
+}
+
 TEST(SavedCache, D15_a_cache_without_tokens_is_not_saved) {
   MemoryFileOps files;
   const PagedSpec spec = spec_of();
@@ -309,6 +336,14 @@ TEST(SavedCache, D17_sizes_that_the_file_does_not_have_are_refused_before_memory
     std::memcpy(huge.data() + 56, &own, 8);
     EXPECT_NE(refusal(huge), "") << at;
   }
+}
+
+TEST(SavedCache, D9_another_instruction_set_is_told_by_name) {
+  const std::string bytes = saved_bytes(spec_of(), 20);
+  const std::string name(to_string(isa()));
+  const std::string other(name.size(), 'z');
+  EXPECT_THAT(refusal(forged(bytes, concat("\"isa\":\"", name), concat("\"isa\":\"", other))),
+              AllOf(HasSubstr(concat("instruction set ", other)), HasSubstr(name)));
 }
 
 TEST(SavedCache, K11_positions_with_holes_are_refused) {

@@ -123,6 +123,26 @@ TEST_F(CacheCommand, I11_answers_are_those_that_are_given_alone) {
   EXPECT_EQ(text.out, expected);
 }
 
+TEST_F(CacheCommand, a_file_of_questions_may_be_written_by_anything) {
+  std::string long_one = "who";
+  for (int i = 0; i < 40; ++i) long_one += " and who";
+  const std::vector<std::string> questions = {"why", "who \xff\xfe is", long_one};
+  const std::string file = scratch_file("strange", "\xef\xbb\xbf" + questions[0] + "\r\n \t\r\n\n" +
+                                                       questions[1] + "\n" + questions[2]);
+  ASSERT_EQ(call(run({"--file", document_, "why", "--save-cache", "strange"})).code, 0);
+  const std::vector<std::string> sources[] = {{"--file", document_}, {"--load-cache", "strange"}};
+  for (const std::vector<std::string>& source : sources) {
+    std::vector<std::string> arguments = {"--questions", file, "--json"};
+    arguments.insert(arguments.end(), source.begin(), source.end());
+    const Ended ended = call(run(arguments));
+    ASSERT_EQ(ended.code, 0) << ended.err;
+    const std::vector<Json> all = objects(ended.out);
+    ASSERT_EQ(all.size(), 4u);
+    for (std::size_t i = 0; i < 3; ++i)
+      EXPECT_EQ(at(all[i], "ids").dump(), ids({"--file", document_, questions[i]})) << i;
+  }
+}
+
 TEST_F(CacheCommand, INF_11_a_saved_document_is_reopened_and_asked) {
   const std::string expected = ids({"--file", document_, "why"});
   EXPECT_EQ(ids({"--file", document_, "why", "--save-cache", "doc"}), expected);
@@ -384,6 +404,22 @@ TEST_F(CacheCommand, a_policy_is_refused_what_it_cannot_do) {
           "--cache-ram too");
   refused({"why", "--file", document_, "--cache", "window", "--budget", "9", "--save-cache", "x"},
           "--cache window is not made of pages");
+}
+
+TEST_F(CacheCommand, L5_a_document_is_never_overwritten_by_what_is_saved_of_it) {
+  const Ended ended = call(run({"--file", document_, "--save-cache", document_}));
+  EXPECT_EQ(ended.code, 2);
+  EXPECT_EQ(ended.out, "");
+  EXPECT_THAT(ended.err, HasSubstr("exists and is no saved cache"));
+  EXPECT_NE(read_file(document_), "");
+  EXPECT_EQ(call(run({"--file", document_, "--save-cache", "/nosuch/folder/doc"})).code, 5);
+  EXPECT_EQ(call(run({"--file", document_, "--save-cache", "doc"})).code, 0);
+  EXPECT_EQ(call(run({"--file", document_, "--save-cache", "doc"})).code, 0);
+  ASSERT_EQ(::chmod((caches() + "/doc").c_str(), 0400), 0);
+  EXPECT_THAT(call(run({"--file", document_, "--save-cache", "doc"})).err,
+              HasSubstr("is write-protected"));
+  std::ofstream(caches() + "/foreign") << "something else";
+  EXPECT_EQ(call({"cache", "list", "--quiet"}).err, "");
 }
 
 TEST_F(CacheCommand, refuses_options_that_contradict_each_other) {

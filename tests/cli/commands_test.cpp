@@ -197,6 +197,22 @@ TEST(Score, RefusesWhatItCannotScore) {
   EXPECT_EQ(nowhere.code, 5);
 }
 
+TEST(Score, L5_OverwritesNoFileOfAnotherKind) {
+  const std::string ids = scratch_file("ids", "5 6 7 8 9 10 11 12");
+  const auto score = [&](const std::string& out) {
+    return quire({"score", tiny_model(), "--ids", ids, "--out", out});
+  };
+  const Ended refused = score(ids);
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_THAT(refused.err, HasSubstr("exists and is no safetensors file"));
+  EXPECT_EQ(read_file(ids), "5 6 7 8 9 10 11 12");
+  const std::string empty = scratch_file("empty", "");
+  EXPECT_EQ(score(empty).code, 0);
+  EXPECT_EQ(score(empty).code, 0) << "one of the same kind is replaced";
+  EXPECT_EQ(score("/dev/full").code, 5);
+  EXPECT_EQ(score(scratch_folder()).code, 5);
+}
+
 TEST(Tokenize, ThereAndBack) {
   const std::string model = tiny_model();
   const std::string text = "hello wörld \xF0\x9F\x98\x80";
@@ -308,6 +324,13 @@ TEST(BenchOps, JsonHasTheDocumentedShape) {
                                         "scatter_reduce amin", "scatter_reduce mean",
                                         "scatter_reduce prod", "scatter_reduce sum"));
   EXPECT_THAT(layouts, testing::ElementsAre("copied", "expanded", "full", "rows"));
+}
+
+TEST(BenchOps, WhatDoesNotFitInMemoryIsRefusedFirst) {
+  const Ended ended = quire({"bench", "ops", "index", "--rows", "4G", "--floats", "1,65536"});
+  EXPECT_EQ(ended.code, 4);
+  EXPECT_EQ(ended.out, "");
+  EXPECT_THAT(ended.err, HasSubstr("give fewer --rows"));
 }
 
 TEST(BenchOps, TableAndSizes) {

@@ -46,9 +46,10 @@ TEST(Eval, PrintsOneObjectWithARowForEachCacheAndBudget) {
   EXPECT_EQ(ended.err, "");
   EXPECT_EQ(lines(ended.out), 1);
   const Json out = Json::parse(ended.out, "eval");
-  EXPECT_THAT(keys(out),
-              ElementsAre("model", "text", "tokens", "document", "positions", "rows", "differences",
-                          "tasks", "seconds", "mode", "kv", "seed", "threads", "isa"));
+  EXPECT_THAT(keys(out), ElementsAre("model", "text", "in_text", "tokens", "document", "positions",
+                                     "rows", "differences", "tasks", "left_out", "seconds", "mode",
+                                     "kv", "seed", "threads", "isa"));
+  EXPECT_GT(out.find("in_text")->as_int(), 200);
   EXPECT_EQ(out.find("tokens")->as_int(), 200);
   EXPECT_EQ(out.find("document")->as_int(), 175);
   EXPECT_EQ(out.find("positions")->as_int(), 24);
@@ -133,11 +134,36 @@ TEST(Eval, PrintsTables) {
   const Ended ended = quire(eval_arguments({"--cache", "full,window,oracle", "--budget", "10%"}));
   ASSERT_EQ(ended.code, 0) << ended.err;
   EXPECT_EQ(ended.err, "");
-  EXPECT_THAT(ended.out, StartsWith("175 tokens read exactly, then 24 positions one by one\n"));
+  EXPECT_THAT(ended.out, StartsWith("175 tokens read exactly, then 24 positions one by one; the "
+                                    "text has "));
   for (const char* part : {"R read", "S stored", "top-1", "attention alone", "worst head",
                            "KL beside window's at the same budget"})
     EXPECT_THAT(ended.out, HasSubstr(part));
   EXPECT_THAT(ended.out, Not(HasSubstr("nan")));
+}
+
+TEST(Eval, EqualBytesReadAndOtherFormsStandInOneTable) {
+  const Ended ended = quire(eval_arguments(
+      {"--json", "--cache", "full,window,window@i8h,quest", "--budget", "read:25%"}));
+  ASSERT_EQ(ended.code, 0) << ended.err;
+  const Json out = Json::parse(ended.out, "eval");
+  const Json::Array& rows = out.find("rows")->as_array();
+  ASSERT_EQ(rows.size(), 3u);
+  // The mean over 24 positions, each with what came after the document.
+  const double row = 2 * 2 * 32 * 4, most = 0.25 * 175 * row + 12.5 * row;
+  EXPECT_LE(figure(rows[1], "bytes_read"), most);
+  EXPECT_GT(figure(rows[1], "bytes_read"), most - row);
+  EXPECT_LE(figure(rows[2], "bytes_read"), most);
+  EXPECT_GT(figure(rows[2], "bytes_read"), 0.8 * most) << "what comes after is smaller, too";
+  EXPECT_EQ(rows[2].find("cache")->as_string(), "window@i8h");
+  EXPECT_LT(figure(rows[2], "kl_mean"), figure(rows[1], "kl_mean"))
+      << "smaller keys, more of them in the same bytes";
+  const Json::Array& left_out = out.find("left_out")->as_array();
+  ASSERT_EQ(left_out.size(), 1u) << "quest leaves both layers of this model whole";
+  EXPECT_EQ(left_out[0].find("cache")->as_string(), "quest");
+  EXPECT_EQ(left_out[0].find("budget")->as_string(), "read:25%");
+  EXPECT_EQ(left_out[0].find("reason")->as_string(),
+            "a step of quest reads at least 100 % of the bytes here, and the budget is 25 %");
 }
 
 TEST(Eval, WritesAFigureAndTheDump) {
@@ -171,11 +197,16 @@ TEST(Eval, RefusesWhatItCannotMeasure) {
   expect_refused({"--cache", "full,windwo"}, "--cache names 'windwo'; did you mean window?");
   expect_refused({"--cache", "full,,window"}, "--cache is 'full,,window'; it must be a list");
   expect_refused({"--cache", "full,full"}, "--cache names full twice");
-  expect_refused({"--budget", "0%"},
-                 "--budget is '0'; it must be a number above 0 and at most 100");
-  expect_refused({"--budget", "101%"}, "--budget is '101'");
-  expect_refused({"--budget", "5%,0"}, "--budget is '0'; it must be a whole number from 1");
-  expect_refused({"--budget", "many"}, "--budget is 'many'");
+  for (const char* budget : {"0%", "101%", "0", "many", "nan%", "-5", "10MB", "read:0", "mass:2",
+                             "5 %", "%", "read:", "1e3"})
+    expect_refused({"--budget", std::string("5%,") + budget},
+                   std::string("--budget has '") + budget + "'; a budget is N tokens, N% of");
+  expect_refused({"--budget", ""}, "--budget is ''; it must be a list");
+  expect_refused({"--cache", "window", "--budget", "mass:0.5"},
+                 "--budget mass:0.5: window takes N, N% or read:P tokens");
+  expect_refused({"--cache", "window@i5"}, "behind the @ stands one of f32, bf16");
+  expect_refused({"--cache", "int8@f16"}, "int8 is a form of storage itself");
+  expect_refused({"--plot", scratch_folder()}, "it must be a file");
   expect_refused({"--cache", "snapkv", "--budget", "9"}, "snapkv needs at least");
   expect_refused({"--cache", "window", "--budget", "1%"}, "window needs at least");
   expect_refused({"--layers", "0"}, "--layers needs --dump-qkv FILE");
@@ -192,14 +223,22 @@ TEST(Eval, RefusesTextsThatDoNotFit) {
     EXPECT_EQ(ended.code, 2) << said;
     EXPECT_THAT(ended.err, HasSubstr(said));
   };
-  refused({}, "this model's context is 256; --tokens 256 takes the beginning");
+  refused({},
+          "of the text 257 tokens are taken; 384 positions and a document of at least 128 need "
+          "512 (--positions takes fewer)");
+  refused({"--tokens", "300", "--positions", "20"},
+          "--tokens is 300, but this model's context is 256");
   refused({"--tokens", "100000"}, "--tokens is 100000, but the text has");
-  refused({"--tokens", "200"}, "the text has 200 tokens; 384 positions and a document of at least");
+  refused({"--tokens", "200"}, "of the text 200 tokens are taken; 384 positions and a document of");
   refused({"--tokens", "200", "--positions", "20"}, "but a task's document has 2048");
   refused({"--tasks", "passkey,needle"},
           "--tasks names 'needle'; in this version: passkey, copy, none");
   const Ended absent = quire({"eval", model, "--file", scratch_folder() + "/absent.txt"});
   EXPECT_EQ(absent.code, 5);
+  const Ended unwritable =
+      quire({"eval", model, "--file", text, "--plot", scratch_folder() + "/absent/kl.svg"});
+  EXPECT_EQ(unwritable.code, 5);
+  EXPECT_THAT(unwritable.err, HasSubstr("cannot create a file beside it"));
   EXPECT_THAT(quire({"eval", model}).err, HasSubstr("--file is missing"));
 }
 

@@ -62,6 +62,14 @@ TEST(Number, NumbersAreFinite) {
   }
 }
 
+TEST(Number, Percents) {
+  EXPECT_EQ(parse_percent("--budget", "12.5%"), .125);
+  EXPECT_EQ(parse_percent("--budget", "100%"), 1);
+  for (const char* text : {"", "%", "0%", "-1%", "100.1%", "nan%", "inf%", "5", "5 %", "5%%"}) {
+    EXPECT_THROW(parse_percent("--budget", text), ArgumentError) << text;
+  }
+}
+
 TEST(Number, Lists) {
   EXPECT_THAT(parse_integers("--at", "0,7,100", kAny), ElementsAre(0, 7, 100));
   EXPECT_THAT([] { parse_integers("--at", "0,,7", kAny); },

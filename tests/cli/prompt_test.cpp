@@ -50,6 +50,12 @@ TEST(Prompt, ATemplateMayTrimTheMessage) {
   EXPECT_EQ(chat(trims, {{"\n one"}, ""}), "<|[one]|>");
 }
 
+TEST(Prompt, CutsStandAlsoWhereTheTemplateReplacesBytesThatAreNoText) {
+  EXPECT_EQ(chat(kPlain, {{"o\xffne\n", "tw\xe2\x82"}, "a\xfe\xffsk"}),
+            "<[user]>|[o\xef\xbf\xbdne\n]|[\n]|[tw\xef\xbf\xbd]|[\n\na\xef\xbf\xbd\xef\xbf\xbdsk]"
+            "</><assistant>");
+}
+
 TEST(Prompt, TheFileIsFoundInItsOwnMessage) {
   EXPECT_EQ(chat(kPlain, {{"one\n"}, "ask"}, "one\n\nask"),
             "<[system]>[one\n\nask]</><[user]>|[one\n]|[\nask]</><assistant>");

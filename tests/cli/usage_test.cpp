@@ -53,7 +53,10 @@ TEST(Usage, UnknownWordsNameTheNearest) {
   expect_usage_error({"run", "--modle", "x.gguf"}, "did you mean --mode?");
   expect_usage_error({"run", "x.gguf", "hi", "--temprature=1"}, "did you mean --temperature?");
   expect_usage_error({"score", "x.gguf", "--fiel", "t"}, "did you mean --file?");
-  expect_usage_error({"info", "x.gguf", "--zzzzzzzzzzzz"}, "unknown option --zzzzzzzzzzzz");
+  expect_usage_error({"info", "x.gguf", "--zzzzzzzzzzzz"}, "unknown option --zzzzzzzzzzzz (quire");
+  expect_usage_error({"run", "x.gguf", "hi", "--", "--json"}, "unexpected argument '--json'");
+  expect_usage_error({"--version", "now"}, "unexpected argument 'now'");
+  expect_usage_error({"help", "run", "now"}, "unexpected argument 'now'");
   expect_usage_error({"info", "x.gguf", "y.gguf"}, "unexpected argument 'y.gguf'");
 }
 
@@ -70,8 +73,10 @@ TEST(Usage, ValuesAreCheckedWithTheirRange) {
       {{"--mode", "quick"}, "exact, fast"},
       {{"--cache", "alphabetical"}, "--cache is 'alphabetical'; in this version: full, paged"},
       {{"--kv", "f64"}, "--kv is 'f64'; in this version: f32, bf16, f16, i8, i4, i4h, i8h"},
-      {{"--seed"}, "--seed"},
-      {{"--seed", "1", "--seed", "2"}, "--seed"}};
+      {{"--budget", "150%"}, "--budget is '150%'; it must be a number above 0% and at most 100%"},
+      {{"--raw=false"}, "--raw takes no value"},
+      {{"--seed"}, "--seed needs a value behind it"},
+      {{"--seed", "1", "--seed", "2"}, "--seed is given 2 times; give it once"}};
   for (const auto& [options, said] : cases) {
     std::vector<std::string> arguments{"run", "x.gguf", "hi"};
     arguments.insert(arguments.end(), options.begin(), options.end());
@@ -95,6 +100,32 @@ TEST(Usage, ContradictionsAndGaps) {
   expect_usage_error({"bench", "--json", "ops"}, "ops must be the first word after bench");
   expect_usage_error({"bench", "ops", "sorting"}, "FAMILY is 'sorting'; in this version: index");
   expect_usage_error({"bench", "ops", "--float", "1"}, "did you mean --floats?");
+}
+
+TEST(Usage, L8_NamesCannotSteerTheTerminal) {
+  const Ended ended = quire({"info", "no\x1b[31m\nname\x7f\xff"});
+  EXPECT_EQ(ended.code, 3);
+  EXPECT_EQ(lines(ended.err), 1);
+  for (const char c : ended.err.substr(0, ended.err.size() - 1)) {
+    EXPECT_TRUE((c < 0 || c >= ' ') && c != 0x7f) << ended.err;
+  }
+  const Ended object = quire({"info", "--json", "no\x1b\xff"});
+  EXPECT_EQ(object.code, 3);
+  EXPECT_NO_THROW(Json::parse(object.err, "stderr"));
+}
+
+TEST(Usage, L4_AbsentModelsAreToldWithWhatCouldBeMeant) {
+  const Ended name = quire({"info", "smolm2"});
+  EXPECT_EQ(name.code, 3);
+  EXPECT_THAT(name.err, HasSubstr("did you mean smollm2?"));
+  EXPECT_THAT(quire({"info", "./smolm2"}).err, testing::Not(HasSubstr("did you mean")));
+}
+
+TEST(Usage, L9_AHomeThatIsNoFolderIsNamed) {
+  const Ended ended =
+      quire({"cache", "list"}, {.environment = {{"HOME", "here"}, {"XDG_CACHE_HOME", ""}}});
+  EXPECT_EQ(ended.code, 2);
+  EXPECT_THAT(ended.err, HasSubstr("HOME is 'here'"));
 }
 
 TEST(Usage, JsonErrorsAreObjects) {

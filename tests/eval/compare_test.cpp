@@ -108,7 +108,7 @@ TEST_F(Compared, SeveralInLockstepGiveWhatEachGivesAlone) {
       EXPECT_EQ(together[c].nll, alone.nll);
       EXPECT_EQ(together[c].bytes_read, alone.bytes_read);
       EXPECT_EQ(together[c].bytes_stored, alone.bytes_stored);
-      EXPECT_EQ(together[c].timed, 32);
+      EXPECT_EQ(together[c].timed, 16);
       EXPECT_EQ(alone.timed, 40);
       EXPECT_EQ(caches[c]->length(), 109);
     }

@@ -98,8 +98,7 @@ TEST(Attention, ATT_02_T26_OneHeadIsSelfAttention) {
   const Tensor x = random_tensor({2, 5, 12}, 9);
   EXPECT_EQ(values(SelfAttention<Tensor>(weights)(x)),
             values(MultiHeadAttention<Tensor>(1, weights)(x)));
-  // Its scores are divided by √hidden: so they are four times as large with queries four times as
-  // large, and not otherwise.
+  // Its scores are divided by √hidden, here of queries that are √hidden times as large.
   AttentionWeights<Tensor> scaled = weights;
   scaled.q = mul(weights.q, std::sqrt(12.0));
   const Tensor q = linear(x, scaled.q), k = linear(x, weights.k), v = linear(x, weights.v);
@@ -204,6 +203,29 @@ TEST(Attention, ATT_04_StepsWithACacheAreTheRowsOfTheWhole) {
     }
     EXPECT_EQ(fed(trained, x, 7, Sees::kCausal), whole);
     EXPECT_EQ(values(trained(Var(x), Sees::kCausal).value()), whole);
+  }
+}
+
+/// The head sizes of the notebook's layers (512, 64 and 16), over more tokens than a tile of keys
+/// and a tile of rows have. Beside f64, which is held to PyTorch above; a dot product of D terms of
+/// at most 1 is off by D·2⁻²⁴ at most, and by its root as a rule.
+TEST(Attention, ATT_01_ATT_02_ATT_03_ATT_04_TheNotebooksSizes) {
+  for (const Sizes& s : {Sizes{"self", 512, 1, 1}, {"multi", 512, 8, 8}, {"gqa", 256, 16, 4}}) {
+    SCOPED_TRACE(s.name);
+    Rng rng(7);
+    const AttentionWeights<Tensor> weights = attention_init<Tensor>(s.D, s.H, s.G, rng);
+    const auto layer = layer_of(s, weights);
+    const auto wide =
+        layer_of<Tensor>(s, {weights.q.to(DType::kF64), weights.k.to(DType::kF64),
+                             weights.v.to(DType::kF64), weights.output.to(DType::kF64)});
+    const Tensor x = random_tensor({2, 150, s.D}, 9, DType::kF32);
+    for (const Sees sees : {Sees::kAll, Sees::kCausal}) {
+      const std::vector<double> out = values(layer(x, sees));
+      expect_close(out, values(wide(x.to(DType::kF64), sees)), "f64", 2e-6);
+      if (sees == Sees::kCausal) {
+        EXPECT_EQ(fed(layer, x, 149, sees), out);
+      }
+    }
   }
 }
 

@@ -24,9 +24,9 @@ std::int64_t peak_bytes(const Call& call) {
   return most_held_bytes - before;
 }
 
-inline void* counted_allocation(std::size_t bytes) {
-  void* p = std::malloc(bytes == 0 ? 1 : bytes);
-  if (p == nullptr) throw std::bad_alloc();
+inline void* counted_allocation(std::size_t bytes, std::size_t alignment = sizeof(void*)) {
+  void* p = nullptr;
+  if (::posix_memalign(&p, alignment, bytes == 0 ? 1 : bytes) != 0) throw std::bad_alloc();
   const std::int64_t held = held_bytes += static_cast<std::int64_t>(::malloc_usable_size(p));
   std::int64_t most = most_held_bytes;
   while (held > most && !most_held_bytes.compare_exchange_weak(most, held)) {
@@ -44,6 +44,9 @@ inline void counted_release(void* p) {
 
 void* operator new(std::size_t bytes) { return quire::test::counted_allocation(bytes); }
 void* operator new[](std::size_t bytes) { return quire::test::counted_allocation(bytes); }
+void* operator new(std::size_t bytes, std::align_val_t alignment) {
+  return quire::test::counted_allocation(bytes, static_cast<std::size_t>(alignment));
+}
 // (A sanitizer has its own of these two, which do not go through the first.)
 void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept try {
   return quire::test::counted_allocation(bytes);
@@ -59,3 +62,7 @@ void operator delete(void* p) noexcept { quire::test::counted_release(p); }
 void operator delete[](void* p) noexcept { quire::test::counted_release(p); }
 void operator delete(void* p, std::size_t) noexcept { quire::test::counted_release(p); }
 void operator delete[](void* p, std::size_t) noexcept { quire::test::counted_release(p); }
+void operator delete(void* p, std::align_val_t) noexcept { quire::test::counted_release(p); }
+void operator delete(void* p, std::size_t, std::align_val_t) noexcept {
+  quire::test::counted_release(p);
+}

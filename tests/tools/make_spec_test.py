@@ -17,7 +17,7 @@ B12 S     another
 TEST_FILE = "tests/ops/index/gather_test.cpp"
 TESTS = """
 TEST(Gather, IDX_01_IDX_02_Both) {}
-TEST_F(Gather, I4_B3_IDX_02_Again) {}
+TEST_F(Gather, P4_B3_IDX_02_Again) {}
 TEST(Gather, G01_IDX_01_B3) {}
 TEST(Gather, NoId) {}
 """
@@ -59,7 +59,7 @@ class MakeSpec(unittest.TestCase):
         self.assertNotIn("Traceback", output)
 
     def test_unknown_ids(self):
-        for name in ("IDX_99_Nothing", "IXD_01_Typed", "IDX_01_IDX_03_Second", "I4_IDX_99_Third", "B4_Fault"):
+        for name in ("IDX_99_Nothing", "IXD_01_Typed", "IDX_01_IDX_03_Second", "P4_IDX_99_Third", "B4_Fault"):
             self.check_fault({"tests/a_test.cpp": f"\nTEST(A, {name}) {{}}\n"}, "tests/a_test.cpp:2: ")
             self.check_fault({"tests/a_test.cpp": f"\nTEST(A, {name}) {{}}\n"}, "is not in docs/spec_ids.txt")
 

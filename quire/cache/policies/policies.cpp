@@ -24,6 +24,7 @@ constexpr Named kPolicies[] = {
     {"oracle", [] { return oracle_policy(); }},
     {"random", [] { return random_policy(); }},
     {"quest", [] { return quest_policy(); }},
+    {"quest_heads", [] { return quest_policy({.pages = QuestPages::kOfHead}); }},
     {"h2o", [] { return h2o_policy(); }},
     {"snapkv", [] { return snapkv_policy(); }},
     {"expected_attention", [] { return expected_attention_policy(); }},

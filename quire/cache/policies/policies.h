@@ -37,12 +37,16 @@ std::unique_ptr<Policy> random_policy(const RandomParameters& parameters = {});
 
 /// For each query the pages with the highest bound on q·k, from the smallest and the largest of
 /// each number of their keys: Σ_i max(q_i·min_i, q_i·max_i), summed over the heads of a group.
-/// Always the last page; max(3, budget / 16) in all. The first layers are left whole.
+/// Always the last page; max(3, budget / 16) in all. The first layers are left whole. Of kOfHead
+/// every query head has pages of its own, as the authors have it; what a group reads are the pages
+/// of all its heads.
 /// Source  Tang et al. 2024 (Quest), evaluation/quest_attention.py.
+enum class QuestPages : std::uint8_t { kOfGroup, kOfHead };
 struct QuestParameters {
   std::int64_t page_tokens = 16;
   std::int64_t least_pages = 3;
   std::int64_t dense_layers = 2;
+  QuestPages pages = QuestPages::kOfGroup;
 };
 std::unique_ptr<Policy> quest_policy(const QuestParameters& parameters = {});
 
@@ -117,8 +121,8 @@ std::unique_ptr<Policy> observing_policy(const Observe& observe);
 /// read once for all of them (PolicyCache::with).
 std::unique_ptr<Policy> all_observing_policy();
 
-/// "full", "int8", "int8row", "int4", "int4h", "window", "oracle", "random", "quest", "h2o",
-/// "snapkv", "expected_attention", "retroinfer", "multipole", "vattention".
+/// "full", "int8", "int8row", "int4", "int4h", "window", "oracle", "random", "quest",
+/// "quest_heads", "h2o", "snapkv", "expected_attention", "retroinfer", "multipole", "vattention".
 const std::vector<std::string>& policy_names();
 
 /// Whether the name is of no policy but of a form of storage: those that begin with "int", and

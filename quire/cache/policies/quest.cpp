@@ -15,7 +15,8 @@ class Quest : public Policy {
     QUIRE_CHECK(p_.page_tokens > 0 && p_.least_pages > 0 && p_.dense_layers >= 0,
                 "quest: pages of ", p_.page_tokens, ", at least ", p_.least_pages);
   }
-  std::string_view name() const override { return "quest"; }
+  std::string_view name() const override { return shared_by_group() ? "quest" : "quest_heads"; }
+  bool shared_by_group() const override { return p_.pages == QuestPages::kOfGroup; }
   Decide decide() const override { return Decide::kEachStep; }
   std::int64_t floor_tokens() const override { return p_.least_pages * p_.page_tokens; }
   bool is_dense(std::int64_t layer) const override { return layer < p_.dense_layers; }

@@ -5,6 +5,7 @@
 #include "quire/base/thread_pool.h"
 #include "quire/ops/attention/attention_backward_kernel.h"
 #include "quire/ops/attention/page_walk.h"
+#include "quire/ops/attention/thread_memory.h"
 
 namespace quire::kernel {
 namespace {
@@ -12,13 +13,9 @@ namespace {
 /// Queries of one piece of the second pass: a unit's keys are read once for all of them.
 constexpr std::int64_t kPieceRows = 8 * kStepRows;
 
-/// Memory of a thread, from a multiple of 64 bytes on.
 float* scratch(std::int64_t count) {
-  thread_local std::vector<float> memory;
-  const auto wanted = static_cast<std::size_t>(count) + 16;
-  if (memory.size() < wanted) memory.resize(wanted);
-  const auto address = reinterpret_cast<std::uintptr_t>(memory.data());
-  return memory.data() + (64 - address % 64) % 64 / sizeof(float);
+  thread_local ThreadMemory memory;
+  return memory.floats(count);
 }
 
 /// Units [first, last) of kv head g's walk: what one owner walks.

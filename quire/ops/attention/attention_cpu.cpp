@@ -7,6 +7,7 @@
 #include "quire/base/thread_pool.h"
 #include "quire/ops/attention/attention_finish.h"
 #include "quire/ops/attention/attention_kernel.h"
+#include "quire/ops/attention/thread_memory.h"
 #include "quire/ops/attention/visible.h"
 
 namespace quire::kernel {
@@ -28,12 +29,8 @@ constexpr std::int64_t kLine = 16;
 std::int64_t lines(std::int64_t floats) { return (floats + kLine - 1) / kLine * kLine; }
 
 float* scratch(std::int64_t count) {
-  thread_local std::vector<float> memory;
-  if (memory.size() < static_cast<std::size_t>(count + kLine))
-    memory.resize(static_cast<std::size_t>(count + kLine));
-  return reinterpret_cast<float*>(
-      (reinterpret_cast<std::uintptr_t>(memory.data()) + 4 * kLine - 1) / (4 * kLine) *
-      (4 * kLine));
+  thread_local ThreadMemory memory;
+  return memory.floats(count);
 }
 
 /// Rows of one kv head, and the chunks that any of them sees.

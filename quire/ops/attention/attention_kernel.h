@@ -74,12 +74,13 @@ struct AttentionRows {
   std::int64_t until;
 };
 
-/// Floats that attention_chunk needs beside the state: tiles of keys and values, scores, what
+/// Floats that attention_chunk needs beside the state: a tile of keys or values, scores, what
 /// belongs to a key, and queries as pairs. attention_heads has those of `heads`.
 constexpr std::int64_t attention_scratch(std::int64_t rows, std::int64_t K, std::int64_t width,
                                          std::int64_t heads = 1) {
-  return kTileKeys * (K + (width + 63) / 64 * 64 + rows + 4) + rows * (heads * (K / 2 + 16) + 1) +
-         64;
+  const std::int64_t value_width = (width + 63) / 64 * 64;
+  return kTileKeys * ((K > value_width ? K : value_width) + rows + 4) +
+         rows * (heads * (K / 2 + 16) + 1) + 64;
 }
 
 /// The softmax over the keys of one chunk (positions [chunk · 256, chunk · 256 + 256)), from an

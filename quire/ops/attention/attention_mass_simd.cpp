@@ -75,7 +75,7 @@ void attention_mass_chunk(const AttentionMass& args, std::int64_t b, std::int64_
   const std::int64_t start = view_first(kv, b, g), end = start + view_length(kv, b, g);
   const Job job{args, b, g, args.H / kv.G, args.start_J[b + 1] - args.start_J[b], {start, end}};
   float* floats = scratch + kTileKeys * kv.K;
-  const TileMemory memory{scratch, nullptr, floats, floats + kTileKeys, floats + 2 * kTileKeys};
+  const TileMemory memory{scratch, floats, floats + kTileKeys, floats + 2 * kTileKeys};
   __builtin_memset(mass256, 0, static_cast<std::size_t>(kChunkKeys) * sizeof(float));
   for (std::int64_t at = 0; at < kChunkKeys; at += kTileKeys) {
     Tile tile{};
@@ -89,9 +89,9 @@ void attention_mass_chunk(const AttentionMass& args, std::int64_t b, std::int64_
       using Load = decltype(load);
       TileRows rows;
       find_rows<Load>(kv, b, g, first_slot, tile, rows);
-      gather_keys<Load>(kv, first_slot, tile, rows, memory.k);
+      gather_keys<Load>(kv, first_slot, tile, rows, memory.tile);
     });
-    use_keys(tile, memory.k);
+    use_keys(tile, memory.tile);
     add_tile(job, tile, mass256 + at);
   }
 }

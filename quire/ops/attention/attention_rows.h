@@ -237,10 +237,10 @@ QUIRE_INLINE void strips(std::int64_t row, std::int64_t count, F&& f) {
   for (; row < count; ++row) f(row, Constant<1>{});
 }
 
-/// Asks for the rows of the next tile, a few at a time, while this one is computed.
+/// Asks for the rows of a tile, a few at a time, while something else is computed.
 struct TileAhead {
   TileRows rows;
-  std::int64_t k_bytes, v_bytes;  // of a row; 0: there is nothing to ask for
+  std::int64_t k_bytes = 0, v_bytes = 0;  // of a row; 0: there is nothing to ask for
   int lane = 0, end = 0, step = 0;
 
   QUIRE_INLINE void ask(const std::byte* p, std::int64_t bytes) {
@@ -294,12 +294,13 @@ QUIRE_INLINE void weigh_strip(const Job& job, const Tile& tile, const Sight& sig
 
 /// The weighted sums of all rows while the values are near.
 template <class Form>
-static void weigh_tile(const Job& job, const Tile& tile, std::int64_t from_row) {
+static void weigh_tile(const Job& job, const Tile& tile, std::int64_t from_row, TileAhead ahead) {
   const Sight sight(job, tile, from_row);
   const auto columns = [&](std::int64_t u, auto vectors) {
     strips(from_row, job.count, [&](std::int64_t row, auto rows) {
       constexpr int R = decltype(rows)::kValue, P = decltype(vectors)::kValue;
       weigh_strip<Form, R, P>(job, tile, sight, row, u);
+      ahead.fetch();
     });
   };
   std::int64_t u = 0;

@@ -22,6 +22,9 @@ namespace {
 // lie far apart want their addresses translated first.
 constexpr std::int64_t kAhead = 2;
 
+// Numbers of a key and its value together, above which a tile and its rows fill most of L2.
+constexpr std::int64_t kWide = 256;
+
 /// The first strip of rows in which one sees anything at or after position `begin`; rows before it
 /// need not be computed.
 std::int64_t first_row(const Job& job, std::int64_t begin) {
@@ -35,22 +38,34 @@ bool is_plain(const AttentionForward& a) {
          a.spec.allow_TS == nullptr && a.kv.bias == nullptr && a.kv.k_scale_PZG == nullptr;
 }
 
-/// Gathers what the tile does not borrow, in the form that the products want.
-void fill_tile(const Job& job, std::int64_t first_slot, Tile& tile) {
+/// Gathers the keys in the form that the products want.
+void fill_keys(const Job& job, std::int64_t first_slot, Tile& tile, TileRows& rows) {
   const KvView& kv = job.a.kv;
-  if (job.a.products != Products::kBf16Dots) {
-    return with_stored(kv.dtype, [&](auto load) {
-      gather<decltype(load)>(kv, job.rows.b, job.rows.g, first_slot, tile, job.memory, job.width);
+  float* to = job.memory.tile;
+  if (job.a.products == Products::kBf16Dots) {
+    find_rows<LoadBF16>(kv, job.rows.b, job.rows.g, first_slot, tile, rows);
+    gather_key_pairs(kv, first_slot, tile, rows, to);
+  } else {
+    with_stored(kv.dtype, [&](auto load) {
+      find_rows<decltype(load)>(kv, job.rows.b, job.rows.g, first_slot, tile, rows);
+      gather_keys<decltype(load)>(kv, first_slot, tile, rows, to);
     });
   }
-  TileRows rows;
-  find_rows<LoadBF16>(kv, job.rows.b, job.rows.g, first_slot, tile, rows);
-  gather_key_pairs(kv, first_slot, tile, rows, job.memory.k);
-  use_keys(tile, job.memory.k);
+  use_keys(tile, to);
   for (int p = 0; p < 4; ++p) tile.k_next[p] = nullptr;
-  if (tile.v[0] != nullptr) return;
-  tile.finite = gather_value_pairs(kv, tile, rows, job.memory.v);
-  use_values(tile, job.memory.v, kTileKeys / 2);
+}
+
+/// The same for the values, over the keys.
+void fill_values(const Job& job, Tile& tile, const TileRows& rows) {
+  float* to = job.memory.tile;
+  if (job.a.products == Products::kBf16Dots) {
+    tile.finite = gather_value_pairs(job.a.kv, tile, rows, to);
+    return use_values(tile, to, kTileKeys / 2);
+  }
+  with_stored(job.a.kv.dtype, [&](auto load) {
+    tile.finite = gather_values<decltype(load)>(job.a.kv, tile, rows, job.width, to);
+  });
+  use_values(tile, to, kTileKeys);
 }
 
 /// Calls f with the form in which numbers of that dtype are multiplied.
@@ -64,6 +79,11 @@ QUIRE_INLINE void with_form(Products products, DType dtype, F&& f) {
   }
   return gathered ? f(Swapped<LoadF32>{}) : f(Swapped<LoadBF16>{});
 }
+
+/// Memory that is asked for while a tile is computed: in as many parts as there are strips of rows.
+struct AskedFor {
+  TileAhead scoring, weighing;
+};
 
 /// The rows of the next tile, to be asked for in `strips` parts.
 TileAhead look_ahead(const KvView& kv, std::int64_t b, const Next& from, std::int64_t strips) {
@@ -84,6 +104,30 @@ TileAhead look_ahead(const KvView& kv, std::int64_t b, const Next& from, std::in
   ahead.end = next.end;
   ahead.step = static_cast<int>((next.end + strips - 1) / strips);
   return ahead;
+}
+
+/// The keys and the values of the next tile while this one's keys are scored. Where a tile's rows
+/// fill most of L2, what is asked for so early is gone again before it is used: the values are
+/// asked for just before they are gathered, and the next keys after them.
+AskedFor ask_for(const Job& job, const Tile& tile, const TileRows& rows, const Next& next,
+                 std::int64_t from_row) {
+  const KvView& kv = job.a.kv;
+  const std::int64_t strips = (job.count - from_row) / kStrip + 1;
+  AskedFor out;
+  // (Where values are borrowed, both are asked for as they are read.)
+  if (next.keys > 0 && tile.v_next[0] == nullptr)
+    out.scoring = look_ahead(kv, job.rows.b, next, strips);
+  if (kv.K + kv.U <= kWide || job.count < kTileKeys || tile.v[0] != nullptr) return out;
+  out.weighing = out.scoring;
+  out.weighing.v_bytes = 0;
+  out.scoring.rows = rows;
+  out.scoring.k_bytes = 0;
+  with_stored(kv.dtype,
+              [&](auto load) { out.scoring.v_bytes = stored_bytes<decltype(load)>(kv.U); });
+  out.scoring.lane = tile.begin;
+  out.scoring.end = tile.end;
+  out.scoring.step = static_cast<int>((kTileKeys + strips - 1) / strips);
+  return out;
 }
 
 /// The next whole line of the cache: vectors that lie across two cost twice.
@@ -113,16 +157,15 @@ bool attend_tile(const Job& job, std::int64_t position, const Job& then,
   const bool dots = job.a.products == Products::kBf16Dots;
   const bool borrowed = job.rows.last - job.rows.first == 1 && !(dots && kv.K % 2 != 0) &&
                         borrow(kv, b, g, first_slot, next, tile);
-  if (!borrowed) fill_tile(job, first_slot, tile);
+  TileRows found;
+  if (!borrowed) fill_keys(job, first_slot, tile, found);
   const std::int64_t from_row = first_row(job, position);
-  // (Where values are borrowed, both are asked for as they are read.)
-  const TileAhead asked = tile.v_next[0] != nullptr || next.keys <= 0
-                              ? TileAhead{}
-                              : look_ahead(kv, b, next, (job.count - from_row) / kStrip + 1);
+  const AskedFor asked = ask_for(job, tile, found, next, from_row);
   with_form(job.a.products, tile.k_dtype,
-            [&](auto form) { score_tile<decltype(form)>(job, tile, from_row, asked); });
+            [&](auto form) { score_tile<decltype(form)>(job, tile, from_row, asked.scoring); });
+  if (tile.v[0] == nullptr) fill_values(job, tile, found);
   with_form(job.a.products, tile.v_dtype,
-            [&](auto form) { weigh_tile<decltype(form)>(job, tile, from_row); });
+            [&](auto form) { weigh_tile<decltype(form)>(job, tile, from_row, asked.weighing); });
   return true;
 }
 
@@ -145,7 +188,8 @@ bool attention_heads(const AttentionForward& args, const AttentionRows* rows,
     at += n;
     return out;
   };
-  const TileMemory memory{take(kTileKeys * kv.K), take(kTileKeys * ((width + 63) / 64 * 64)),
+  const std::int64_t value_width = (width + 63) / 64 * 64;
+  const TileMemory memory{take(kTileKeys * (kv.K > value_width ? kv.K : value_width)),
                           take(kTileKeys), take(kTileKeys), take(kTileKeys)};
   float* scores = take(kTileKeys * count);
   float* rescale = take(count);

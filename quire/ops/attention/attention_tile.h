@@ -27,10 +27,10 @@ struct Tile {
   bool finite;  // no NaN or infinity among the values; unknown counts as no
 };
 
-/// Scratch of a tile: [64 · K] keys, [64 · width] values (width in whole blocks of 64 columns), 3 ·
-/// 64 floats.
+/// Scratch of a tile: [64 · K] keys and then, in the same place, [64 · width] values (width in
+/// whole blocks of 64 columns); 3 · 64 floats.
 struct TileMemory {
-  float *k, *v, *k_scale, *v_scale, *bias;
+  float *tile, *k_scale, *v_scale, *bias;
 };
 
 template <class F>
@@ -208,17 +208,18 @@ constexpr std::int64_t value_offset(std::int64_t row, std::int64_t u, std::int64
 template <class Load>
 QUIRE_INLINE bool gather_values(const KvView& kv, const Tile& tile, const TileRows& rows,
                                 std::int64_t width, float* v_tile) {
-  F32 probe = zero();  // stays 0 while 0 · v is
+  F32 probe[4] = {zero(), zero(), zero(), zero()};  // stay 0 while 0 · v is
   for (int lane = tile.begin; lane < tile.end; ++lane) {
     for (std::int64_t first = 0; first < width; first += 64) {
       float* row = v_tile + value_offset(lane, first, kTileKeys);
       const std::int64_t n = kv.U - first < 64 ? kv.U - first : 64;
       if (n % 16 != 0) store(row + n / 16 * 16, zero());
       widen_row<Load>(rows.v[lane] + stored_bytes<Load>(first), n, row);
-      for (std::int64_t u = 0; u < n; u += 16) probe = fma(load(row + u), zero(), probe);
+      for (std::int64_t u = 0; u < n; u += 16)
+        probe[u / 16] = fma(load(row + u), zero(), probe[u / 16]);
     }
   }
-  return all_finite(probe);
+  return all_finite(add(add(probe[0], probe[1]), add(probe[2], probe[3])));
 }
 
 /// Points the tile at what was gathered.
@@ -234,20 +235,6 @@ QUIRE_INLINE void use_values(Tile& tile, const float* v, std::int64_t rows) {
   tile.v_block_bytes = 4 * 64 * rows;
   tile.v_joined = true;
   for (int p = 0; p < 4; ++p) tile.v[p] = reinterpret_cast<const std::byte*>(v + 64 * p * rows / 4);
-}
-
-/// Keys and values; where values are already borrowed, keys alone.
-template <class Load>
-void gather(const KvView& kv, std::int64_t b, std::int64_t g, std::int64_t first_slot, Tile& tile,
-            const TileMemory& m, std::int64_t width) {
-  TileRows rows;
-  find_rows<Load>(kv, b, g, first_slot, tile, rows);
-  gather_keys<Load>(kv, first_slot, tile, rows, m.k);
-  use_keys(tile, m.k);
-  for (int p = 0; p < 4; ++p) tile.k_next[p] = nullptr;
-  if (tile.v[0] != nullptr) return;
-  tile.finite = gather_values<Load>(kv, tile, rows, width, m.v);
-  use_values(tile, m.v, kTileKeys);
 }
 
 /// What belongs to each key: scales of i8, bias of the kv head.

@@ -6,8 +6,9 @@
 namespace quire::kernel {
 namespace {
 
-// Less than this many numbers cost less than waking a thread.
-constexpr std::int64_t kWorthAThread = 16'384;
+// Less than this many numbers cost less than telling a thread of them. (In blocks of keys every
+// other number begins a line of memory.)
+constexpr std::int64_t kWorthAThread = 2'048;
 
 /// Where the row of a slot begins; its elements are 16 apart in blocks.
 std::int64_t row_of(const KvSide& side, std::int64_t flat_slot, std::int64_t g) {

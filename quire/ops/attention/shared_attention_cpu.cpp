@@ -4,38 +4,27 @@
 
 #include <algorithm>
 #include <limits>
-#include <memory>
-#include <vector>
 
 #include "quire/base/thread_pool.h"
 #include "quire/ops/attention/attention_finish.h"
 #include "quire/ops/attention/attention_kernel.h"
 #include "quire/ops/attention/shared_attention_kernel.h"
+#include "quire/ops/attention/thread_memory.h"
 
 namespace quire::kernel {
 namespace {
 
 // Queries whose heads share a tile of keys.
 constexpr std::int64_t kBlockQueries = 64;
+// Rows whose partial results are merged together.
+constexpr std::int64_t kMergedRows = 16;
 
-/// Memory of the calling thread that is kept from call to call: every layer uses it again.
-class Kept {
- public:
-  float* floats(std::int64_t count) {
-    if (size_ < count) {
-      memory_.reset(new float[static_cast<std::size_t>(count)]);
-      size_ = count;
-    }
-    return memory_.get();
-  }
+constexpr std::int64_t kLine = 16;  // floats of a line of the cache
 
- private:
-  std::unique_ptr<float[]> memory_;
-  std::int64_t size_ = 0;
-};
+std::int64_t lines(std::int64_t floats) { return (floats + kLine - 1) / kLine * kLine; }
 
 float* scratch(std::int64_t count) {
-  thread_local Kept memory;
+  thread_local ThreadMemory memory;
   return memory.floats(count);
 }
 
@@ -62,13 +51,16 @@ class Run {
     }
     all_.spec.window_right = kUnlimited;
     splits_ = args.N <= kBlockQueries;
+    whole_ = QUIRE_FOR_ISA(has_shared_chunk)(all_);
+    query_floats_ = whole_ ? query_floats(args.products, args.kv.K) : args.kv.K;
   }
 
   void operator()() {
-    thread_local Kept parts, queries;
+    thread_local ThreadMemory parts, queries;
     const std::int64_t G = own_.kv.G;
     parts_ = parts.floats(G * (splits_ ? chunks_ : 1) * state_floats(own_.N));
-    queries_ = queries.floats(G * own_.N * group_ * own_.kv.K);
+    queries_ = queries.floats(G * own_.N * group_ * (own_.kv.K + (whole_ ? query_floats_ : 0)));
+    shared_queries_ = queries_ + G * own_.N * group_ * own_.kv.K;
     for (std::int64_t g = 0; g < G; ++g) copy_queries(g);
     if (splits_) {
       thread_pool().run(G * chunks_,
@@ -80,14 +72,25 @@ class Run {
         shared_block(i / blocks, first, std::min(own_.N, first + kBlockQueries));
       });
     }
-    thread_pool().run(own_.B * G, [&](std::int64_t i) { own_part(i / G, i % G); });
+    const std::int64_t most = std::max<std::int64_t>(1, kMergedRows / group_),
+                       sets = (own_.B + most - 1) / most;
+    thread_pool().run(sets * G, [&](std::int64_t i) {
+      const std::int64_t set = i / G;
+      own_parts(set * own_.B / sets, (set + 1) * own_.B / sets, i % G);
+    });
   }
 
  private:
-  std::int64_t state_floats(std::int64_t queries) const { return queries * group_ * (width_ + 2); }
+  struct Queries {
+    std::int64_t first, last;
+  };
+
+  std::int64_t state_floats(std::int64_t queries) const {
+    return queries * group_ * width_ + lines(2 * queries * group_);
+  }
   SoftmaxState state_at(float* memory, std::int64_t queries) const {
     const std::int64_t rows = queries * group_;
-    return {memory, memory + rows, memory + 2 * rows};
+    return {memory + rows * width_, memory + rows * (width_ + 1), memory};
   }
   SoftmaxState rows_of(const SoftmaxState& state, std::int64_t first) const {
     const std::int64_t row = first * group_;
@@ -99,7 +102,7 @@ class Run {
     return state_at(parts_ + i * state_floats(own_.N), own_.N);
   }
   std::int64_t scratch_floats(std::int64_t queries) const {
-    return attention_scratch(queries * group_, own_.kv.K, width_);
+    return lines(attention_scratch(queries * group_, own_.kv.K, width_));
   }
   void clear(const SoftmaxState& state, std::int64_t queries) const {
     std::fill_n(state.max_R, queries * group_, -std::numeric_limits<float>::infinity());
@@ -119,55 +122,105 @@ class Run {
     for (std::int64_t n = 0; n < own_.N; ++n)
       std::copy_n(own_.q_NHK + (n * own_.H + g * group_) * K, group_ * K,
                   queries_ + (g * own_.N + n) * group_ * K);
+    if (!whole_) return;
+    const std::int64_t rows = own_.N * group_;
+    QUIRE_FOR_ISA(shared_queries)
+    (all_, query(g, 0), rows, shared_queries_ + g * rows * query_floats_);
   }
 
+  std::int64_t shared_floats(std::int64_t queries) const {
+    return lines(
+        std::max(scratch_floats(queries), shared_scratch(queries * group_, own_.kv.K, width_)));
+  }
+  /// Queries [first, last) over one of the shared chunks; {next_g, next_chunk} comes after it.
+  void over_chunk(std::int64_t g, std::int64_t chunk, const Queries& queries, std::int64_t next_g,
+                  std::int64_t next_chunk, const SoftmaxState& state, float* memory) const {
+    const auto [first, last] = queries;
+    if (whole_) {
+      const float* q = shared_queries_ + (g * own_.N + first) * group_ * query_floats_;
+      const kernel::SharedChunk all{
+          all_, g, chunk, next_g, next_chunk, q, (last - first) * group_, state, memory};
+      QUIRE_FOR_ISA(shared_chunk)(all);
+    } else {
+      const AttentionRows rows{0, g, first, last, query(g, first), (chunk + 1) * kChunkKeys};
+      QUIRE_FOR_ISA(attention_chunk)(all_, rows, chunk, state, memory);
+    }
+  }
   void shared_chunk(std::int64_t g, std::int64_t chunk) const {
-    // (What the next chunk begins with is not asked for: another thread may have it.)
-    const AttentionRows rows{0, g, 0, own_.N, query(g, 0), (chunk + 1) * kChunkKeys};
-    QUIRE_FOR_ISA(attention_chunk)
-    (all_, rows, chunk, part(g, chunk), scratch(scratch_floats(own_.N)));
+    // What this thread does next, as long as threads take turns.
+    const std::int64_t next = g * chunks_ + chunk + thread_pool().threads();
+    const bool is_last = next >= own_.kv.G * chunks_;
+    over_chunk(g, chunk, {0, own_.N}, is_last ? -1 : next / chunks_, next % chunks_, part(g, chunk),
+               scratch(shared_floats(own_.N)));
   }
-
   void shared_block(std::int64_t g, std::int64_t first, std::int64_t last) const {
     const std::int64_t queries = last - first;
-    float* memory = scratch(scratch_floats(queries) + state_floats(queries));
-    const SoftmaxState next = state_at(memory + scratch_floats(queries), queries),
+    float* memory = scratch(shared_floats(queries) + state_floats(queries));
+    const SoftmaxState next = state_at(memory + shared_floats(queries), queries),
                        total = rows_of(part(g, 0), first);
-    const AttentionRows rows{0, g, first, last, query(g, first), length_};
     clear(total, queries);
     for (std::int64_t chunk = 0; chunk < chunks_; ++chunk) {
-      QUIRE_FOR_ISA(attention_chunk)(all_, rows, chunk, next, memory);
+      const bool is_last = chunk + 1 == chunks_;
+      over_chunk(g, chunk, {first, last}, is_last ? -1 : g, chunk + 1, next, memory);
       merge(total, next, queries);
     }
   }
 
-  /// What the sequence has of the shared chunks, then the rest of its keys.
+  /// What sequences [begin, end) have of the shared chunks, then the rest of their keys.
+  void own_parts(std::int64_t begin, std::int64_t end, std::int64_t g) const {
+    if (!splits_ || own_.start_J[end] - own_.start_J[begin] > kBlockQueries) {
+      for (std::int64_t b = begin; b < end; ++b) own_part(b, g);
+      return;
+    }
+    const std::int64_t first = own_.start_J[begin], count = own_.start_J[end] - first;
+    float* memory = scratch(scratch_floats(count) + 2 * state_floats(count));
+    float* states = memory + scratch_floats(count);
+    const SoftmaxState total = state_at(states, count);
+    clear(total, count);
+    for (std::int64_t chunk = 0; chunk < chunks_; ++chunk)
+      merge(total, rows_of(part(g, chunk), first), count);
+    for (std::int64_t b = begin; b < end; ++b) {
+      const std::int64_t queries = own_.start_J[b + 1] - own_.start_J[b];
+      add_own(b, g, {0, queries}, rows_of(total, own_.start_J[b] - first),
+              state_at(states + state_floats(count), queries), memory);
+    }
+  }
   void own_part(std::int64_t b, std::int64_t g) const {
     const std::int64_t start = own_.start_J[b], queries = own_.start_J[b + 1] - start;
     for (std::int64_t first = 0; first < queries; first += kBlockQueries) {
       const std::int64_t last = std::min(queries, first + kBlockQueries), count = last - first;
       float* memory = scratch(scratch_floats(count) + 2 * state_floats(count));
       float* states = memory + scratch_floats(count);
-      const SoftmaxState total = state_at(states, count),
-                         next = state_at(states + state_floats(count), count);
+      const SoftmaxState total = state_at(states, count);
       clear(total, count);
       for (std::int64_t chunk = 0; chunk < (splits_ ? chunks_ : 1); ++chunk)
         merge(total, rows_of(part(g, chunk), start + first), count);
-      const AttentionRows rows{b, g, first, last, query(g, start + first), INT64_MAX};
-      for (std::int64_t chunk = chunks_; chunk * kChunkKeys < own_.kv.length_BG[b]; ++chunk) {
-        if (QUIRE_FOR_ISA(attention_chunk)(own_, rows, chunk, next, memory))
-          merge(total, next, count);
-      }
-      finish_rows(own_, rows, total);
+      add_own(b, g, {first, last}, total, state_at(states + state_floats(count), count), memory);
     }
+  }
+  /// The keys behind the shared ones, and the end of these queries. `next` and `memory` are
+  /// scratch.
+  void add_own(std::int64_t b, std::int64_t g, const Queries& queries, const SoftmaxState& total,
+               const SoftmaxState& next, float* memory) const {
+    const std::int64_t count = queries.last - queries.first;
+    if (count == 0) return;
+    const AttentionRows rows{
+        b, g, queries.first, queries.last, query(g, own_.start_J[b] + queries.first), INT64_MAX};
+    for (std::int64_t chunk = chunks_; chunk * kChunkKeys < own_.kv.length_BG[b]; ++chunk) {
+      if (QUIRE_FOR_ISA(attention_chunk)(own_, rows, chunk, next, memory))
+        merge(total, next, count);
+    }
+    finish_rows(own_, rows, total);
   }
 
   const AttentionForward& own_;
   AttentionForward all_;
   std::int64_t group_, width_, chunks_, length_, first_;
-  bool splits_;
+  bool splits_;  // chunks are computed apart
+  bool whole_;   // by shared_chunk()
+  std::int64_t query_floats_;
   std::int32_t start_[2] = {0, 0};
-  float *parts_ = nullptr, *queries_ = nullptr;
+  float *parts_ = nullptr, *queries_ = nullptr, *shared_queries_ = nullptr;
 };
 
 }  // namespace

@@ -16,11 +16,11 @@ namespace quire {
 /// Source  torch.bincount (2.x).
 Tensor bincount(const Tensor& x_N, std::int64_t min_length = 0);
 /// The sum of the weights of each value, in the order of x: f32 for f32 weights, else f64; i64
-/// zeros where x has no elements, as in PyTorch.
+/// zeros where x has no elements, as in PyTorch. Throws as above, and on another number of weights.
 Tensor bincount(const Tensor& x_N, const Tensor& weights_N, std::int64_t min_length = 0);
 
 /// How often each of 0 … size - 1 occurs in x (an integer dtype, any shape), as i64 [size]; all
-/// other values are ignored.
+/// other values are ignored. Throws ArgumentError on the dtype and a negative size.
 Tensor continuous_count(const Tensor& x, std::int64_t size);
 
 /// How many elements lie in each of `bins` equal parts of [low, high], the last one closed; others,

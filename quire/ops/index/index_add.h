@@ -20,10 +20,10 @@ namespace quire {
 /// Source    torch.index_add (2.x).
 Tensor index_add(const Tensor& self, int dim, const Tensor& index_N, const Tensor& source,
                  double alpha = 1);
-/// In place.
+/// In place. Throws as index_add does.
 void index_add_(Tensor& self, int dim, const Tensor& index_N, const Tensor& source,
                 double alpha = 1);
-/// Into `out`: self's shape and dtype, memory of its own.
+/// Into `out`: self's shape and dtype, memory of its own. Throws as index_add does.
 void index_add_out(Tensor& out, const Tensor& self, int dim, const Tensor& index_N,
                    const Tensor& source, double alpha = 1);
 
@@ -32,7 +32,8 @@ struct IndexAddGrads {
   Tensor dself, dsource;
 };
 
-/// dself = dout; dsource = alpha · dout, the slices that index names.
+/// dself = dout; dsource = alpha · dout, the slices that index names. dout is of a floating dtype.
+/// Throws as index_add does.
 IndexAddGrads index_add_backward(const Tensor& dout, int dim, const Tensor& index_N,
                                  double alpha = 1);
 

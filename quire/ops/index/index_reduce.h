@@ -20,14 +20,14 @@ namespace quire {
 /// Source   torch.index_reduce (2.x).
 Tensor index_reduce(const Tensor& self, int dim, const Tensor& index_N, const Tensor& source,
                     Reduce reduce, IncludeSelf include = IncludeSelf::kYes);
-/// In place.
+/// In place. Throws as index_reduce does.
 void index_reduce_(Tensor& self, int dim, const Tensor& index_N, const Tensor& source,
                    Reduce reduce, IncludeSelf include = IncludeSelf::kYes);
-/// Into `out`: self's shape and dtype, memory of its own.
+/// Into `out`: self's shape and dtype, memory of its own. Throws as index_reduce does.
 void index_reduce_out(Tensor& out, const Tensor& self, int dim, const Tensor& index_N,
                       const Tensor& source, Reduce reduce, IncludeSelf include = IncludeSelf::kYes);
 
-/// The backward of index_reduce, by the rules of scatter_reduce_backward.
+/// The backward of index_reduce, by the rules of scatter_reduce_backward; throws as it does.
 ScatterReduceGrads index_reduce_backward(const Tensor& dout, const Tensor& self, int dim,
                                          const Tensor& index_N, const Tensor& source,
                                          const ScatterReduceOptions& options);

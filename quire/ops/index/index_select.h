@@ -15,10 +15,11 @@ namespace quire {
 /// Order    elements are copied: the bits are self's.
 /// Source   torch.index_select (2.x).
 Tensor index_select(const Tensor& self, int dim, const Tensor& index_N);
-/// Into `out`: the shape above, self's dtype, memory of its own.
+/// Into `out`: the shape above, self's dtype, memory of its own. Throws as index_select does.
 void index_select_out(Tensor& out, const Tensor& self, int dim, const Tensor& index_N);
 
-/// dself = zeros of `self_shape` with every slice of dout added where it was picked.
+/// dself = zeros of `self_shape` with every slice of dout added where it was picked, in index
+/// order. dout has the shape above. Throws as index_select does.
 Tensor index_select_backward(const Tensor& dout, const Shape& self_shape, int dim,
                              const Tensor& index_N);
 

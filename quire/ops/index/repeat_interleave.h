@@ -21,16 +21,17 @@ namespace quire {
 Tensor repeat_interleave(const Tensor& x, std::int64_t repeats,
                          std::optional<int> dim = std::nullopt,
                          std::optional<std::int64_t> output_size = std::nullopt);
-/// One number of repeats per slice.
+/// One number of repeats per slice. Throws as above.
 Tensor repeat_interleave(const Tensor& x, const Tensor& repeats_N,
                          std::optional<int> dim = std::nullopt,
                          std::optional<std::int64_t> output_size = std::nullopt);
 /// The one-argument form: the index of the slice that each repetition comes from, as i64; [1, 2, 0]
-/// gives [0, 1, 1].
+/// gives [0, 1, 1]. Throws as above.
 Tensor repeat_interleave_index(const Tensor& repeats_N,
                                std::optional<std::int64_t> output_size = std::nullopt);
 
-/// dx in `x_shape`: the sum over each slice's repetitions, in order.
+/// dx in `x_shape`: the sum over each slice's repetitions, in order. Throws as repeat_interleave
+/// does, and on a dout of another shape than its result.
 Tensor repeat_interleave_backward(const Tensor& dout, const Shape& x_shape, std::int64_t repeats,
                                   std::optional<int> dim = std::nullopt);
 /// The same for one number of repeats per slice.

@@ -23,11 +23,11 @@ Tensor scatter(const Tensor& self, int dim, const Tensor& index, const Tensor& s
 /// The same with one value everywhere: integers drop its fraction, bool is value != 0. Throws where
 /// an integer dtype cannot hold it.
 Tensor scatter(const Tensor& self, int dim, const Tensor& index, double value);
-/// In place.
+/// In place. Throws as scatter does.
 void scatter_(Tensor& self, int dim, const Tensor& index, const Tensor& src);
-/// In place with one value.
+/// In place with one value. Throws as scatter does.
 void scatter_(Tensor& self, int dim, const Tensor& index, double value);
-/// Into `out`: self's shape and dtype, memory of its own.
+/// Into `out`: self's shape and dtype, memory of its own. Throws as scatter does.
 void scatter_out(Tensor& out, const Tensor& self, int dim, const Tensor& index, const Tensor& src);
 
 /// The gradients of a scatter or scatter_add.
@@ -37,20 +37,22 @@ struct ScatterGrads {
 
 /// dself = dout with zeros where something was put; dsrc = dout gathered there, in src_shape, with
 /// zeros outside index's shape. Of several writes to one place each receives the gradient, as in
-/// PyTorch. dout is of a floating dtype.
+/// PyTorch. dout is of a floating dtype. Throws as scatter does.
 ScatterGrads scatter_backward(const Tensor& dout, int dim, const Tensor& index,
                               const Shape& src_shape);
 
 /// scatter that adds: out[index[i, j, k], j, k] += src[i, j, k]. Integers wrap, bool is "or"; f16
-/// and bf16 add in f32 and round once. Equals scatter_reduce with Reduce::kSum.
+/// and bf16 add in f32 and round once. Equals scatter_reduce with Reduce::kSum. Throws as scatter
+/// does.
 Tensor scatter_add(const Tensor& self, int dim, const Tensor& index, const Tensor& src);
-/// In place.
+/// In place. Throws as scatter does.
 void scatter_add_(Tensor& self, int dim, const Tensor& index, const Tensor& src);
-/// Into `out`: self's shape and dtype, memory of its own.
+/// Into `out`: self's shape and dtype, memory of its own. Throws as scatter does.
 void scatter_add_out(Tensor& out, const Tensor& self, int dim, const Tensor& index,
                      const Tensor& src);
 
-/// dself = dout; dsrc = dout gathered, in src_shape, with zeros outside index's shape.
+/// dself = dout; dsrc = dout gathered, in src_shape, with zeros outside index's shape. Throws as
+/// scatter does.
 ScatterGrads scatter_add_backward(const Tensor& dout, int dim, const Tensor& index,
                                   const Shape& src_shape);
 

@@ -27,12 +27,13 @@ Tensor segment_reduce(const Tensor& x, const Tensor& start_J, Reduce reduce,
 
 /// dx in x's shape; dout has the shape of the result. The rules are those of
 /// scatter_reduce_backward (scatter_reduce.h); `initial` takes no share of an extreme's gradient.
+/// Throws as segment_reduce does, and on dout's shape.
 Tensor segment_reduce_backward(const Tensor& dout, const Tensor& x, const Tensor& start_J,
                                Reduce reduce, std::optional<double> initial = std::nullopt,
                                int dim = 0);
 
 /// Prefix sums along the last dimension: 0 and the running sums of lengths_B (i64 or i32, rank at
-/// least 1, none negative), as i64 with B + 1 last.
+/// least 1, none negative), as i64 with B + 1 last. Throws ArgumentError on these.
 Tensor starts_of_lengths(const Tensor& lengths_B);
 
 }  // namespace quire

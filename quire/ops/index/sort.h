@@ -26,10 +26,11 @@ struct Sorted {
 /// Memory  two numbers per element of a lane and thread.
 /// Source  torch.sort(stable=True) (2.x).
 Sorted sort(const Tensor& x, int dim = -1, SortOrder order = SortOrder::kAscending);
-/// Only where each element stood.
+/// Only where each element stood. Throws as sort does.
 Tensor argsort(const Tensor& x, int dim = -1, SortOrder order = SortOrder::kAscending);
 
-/// dx: every element of dvalues where it came from, by the index that `sort` returned.
+/// dx: every element of dvalues where it came from, by the index that `sort` returned. Throws
+/// ArgumentError on dim, on shapes that differ, and on an index out of range.
 Tensor sort_backward(const Tensor& dvalues, int dim, const Tensor& index);
 
 }  // namespace quire

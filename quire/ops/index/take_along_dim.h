@@ -21,7 +21,7 @@ Tensor take_along_dim(const Tensor& self, const Tensor& index,
                       std::optional<int> dim = std::nullopt);
 
 /// dself in `self_shape`: every element of dout added where it was picked, also over what self was
-/// broadcast along.
+/// broadcast along. Throws as take_along_dim does, and on dout's shape.
 Tensor take_along_dim_backward(const Tensor& dout, const Shape& self_shape, const Tensor& index,
                                std::optional<int> dim = std::nullopt);
 

@@ -32,13 +32,13 @@ struct DivGradients {
 };
 DivGradients div_backward(const Tensor& dout, const Tensor& a, const Tensor& b);
 
-/// dout · out, where out = exp(a).
+/// dout · out, where out = exp(a). Throws as `mul`.
 Tensor exp_backward(const Tensor& dout, const Tensor& out);
 
-/// dout where a ≥ min, else 0 (for a NaN too).
+/// dout where a ≥ min, else 0 (for a NaN too). Throws as `mul`.
 Tensor clamp_min_backward(const Tensor& dout, const Tensor& a, double min);
 
-/// A tensor of one value, rounded to the dtype (any floating one).
+/// A tensor of one value, rounded to the dtype (any floating one; ArgumentError for others).
 Tensor full(Shape shape, double value, DType dtype);
 
 }  // namespace quire

@@ -28,7 +28,8 @@ Tensor mean(const Tensor& x, const std::vector<int>& dims, Axis axis = Axis::kDr
 Tensor mean(const Tensor& x);
 Tensor norm(const Tensor& x, int dim, Axis axis = Axis::kDrop);
 
-/// dout · x / out; 0 where out is 0. dout and out have the shape that `norm` returned.
+/// dout · x / out; 0 where out is 0. dout and out have the shape that `norm` returned. Throws as
+/// `norm`, and on shapes.
 Tensor norm_backward(const Tensor& dout, const Tensor& x, const Tensor& out, int dim);
 
 /// The largest number along a dimension and where it stands (i64). A NaN is larger than all; of

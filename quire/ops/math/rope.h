@@ -30,15 +30,17 @@ struct RopeSpec {
 
   RopeScaling scaling = RopeScaling::kNone;
   double factor = 1;  // > 0; all but kNone
-  double original_context =
-      0;                  // > 0; kYarn, kLlama3: the context that the model was first trained on
+  /// > 0; kYarn, kLlama3: the context that the model was first trained on.
+  double original_context = 0;
   double beta_fast = 32;  // kYarn: pairs that turn more often than this within it are kept
   double beta_slow = 1;   // kYarn: pairs that turn less often are divided
-  double attention_factor =
-      0;                 // kYarn: multiplies cos and sin; 0 means yarn_attention_factor(factor)
+  /// kYarn: multiplies cos and sin; 0 means yarn_attention_factor(factor).
+  double attention_factor = 0;
   bool truncate = true;  // kYarn: the blend begins and ends at whole pairs
-  double low_frequency_factor = 1;  // kLlama3: wavelengths over original_context / this are divided
-  double high_frequency_factor = 4;  // kLlama3: wavelengths under original_context / this are kept
+  /// kLlama3: wavelengths over original_context / this are divided.
+  double low_frequency_factor = 1;
+  /// kLlama3: wavelengths under original_context / this are kept.
+  double high_frequency_factor = 4;
 };
 
 /// 0.1 · ln(factor) + 1, or 1 for a factor of at most 1. GGUF's rope.scaling.attn_factor (1 when
@@ -66,10 +68,10 @@ class RopeTable {
 
   const RopeSpec& spec() const;
 
-  /// Turns each pair (a, b) of row n and head h by the angle α = position[n] · f(i), in place:
+  /// Turns each pair (a, b) of row n and head h by the angle α = position[n] · f(i), in place, with
+  /// the attention factor m (1 but for kYarn):
   ///
-  ///   a' = m · (a · cos α − b · sin α)      b' = m · (a · sin α + b · cos α)      m: attention
-  ///   factor
+  ///   a' = m · (a · cos α − b · sin α)      b' = m · (a · sin α + b · cos α)
   ///
   /// x_NHK      f32 or f64, the last dimension contiguous, rows and heads at any stride but 0
   /// positions  [N], each in [0, 2^40)

@@ -10,7 +10,7 @@ namespace {
 // A piece should take some microseconds: much more than handing it out, much less than the whole.
 constexpr double kPieceCycles = 12'000;
 constexpr std::int64_t kPiecesPerThread = 8;
-constexpr std::int64_t kRowsPerPiece = 16;  // when rounding the input
+constexpr std::int64_t kRowsPerPiece = 4;  // when rounding the input
 
 /// Memory of this thread that lives from call to call: page faults would cost more than the work.
 template <class T>

@@ -130,14 +130,26 @@ QUIRE_INLINE void read_unpacked(const std::byte* block, Integers& out) {
   out.minimum = load(reinterpret_cast<const float*>(block + 576));
 }
 
+/// What is asked for while a panel is multiplied: `step_bytes` for each of its groups.
+struct Ahead {
+  const std::byte* at;
+  std::int64_t step_bytes;  // 0: nothing
+
+  [[gnu::always_inline]] void ask(std::int64_t group) const {
+    for (std::int64_t line = 0; line < step_bytes; line += 64)
+      prefetch_far(at + group * step_bytes + line);
+  }
+};
+
 /// T rounded rows against one panel. Each output is one chain over the groups of 32: the integer
 /// dot product is exact, then one FMA for the scale and one for the minimum.
 template <class Block, bool kUnpacked, int T>
 void integer_tile(const std::byte* panel, std::int64_t groups, const std::int8_t* x,
-                  const Rounded* meta, Array<F32, T>& acc) {
+                  const Rounded* meta, const Ahead& ahead, Array<F32, T>& acc) {
   constexpr std::int64_t kStep = kUnpacked ? Unpacked::kBytes : Block::kFormat.panel_bytes;
   for (int t = 0; t < T; ++t) acc[t] = zero();
   for (std::int64_t g = 0; g < groups; ++g, panel += kStep) {
+    ahead.ask(g);
     Integers w;
     if constexpr (kUnpacked) {
       read_unpacked(panel, w);
@@ -168,11 +180,11 @@ void integer_tile(const std::byte* panel, std::int64_t groups, const std::int8_t
 /// at the end.
 template <class Block, bool kUnpacked, int T>
 void integer_rows(const MatmulPiece& a, const std::byte* bytes, std::int64_t panel,
-                  std::int64_t row) {
+                  std::int64_t row, const Ahead& ahead) {
   const std::int64_t groups = a.input.D / 32;
   Array<F32, T> acc;
   integer_tile<Block, kUnpacked, T>(bytes, groups, a.input.rounded_ND + row * a.input.D,
-                                    a.input.rounded_NG + row * groups, acc);
+                                    a.input.rounded_NG + row * groups, ahead, acc);
   float* out = a.weight.out_NM + row / a.input.terms * a.weight.M + 16 * panel;
   const int rows = rows_in(panel, a.weight.M);
   if (a.input.terms == 1) {
@@ -183,25 +195,39 @@ void integer_rows(const MatmulPiece& a, const std::byte* bytes, std::int64_t pan
   }
 }
 
+/// All rows against a panel; meanwhile the `next` bytes behind it are asked for.
 template <class Block, bool kUnpacked>
-void integer_panel(const MatmulPiece& a, const std::byte* bytes, std::int64_t panel) {
-  const std::int64_t rows = a.input.N * a.input.terms;
+void integer_panel(const MatmulPiece& a, const std::byte* bytes, std::int64_t panel,
+                   const std::byte* next, std::int64_t next_bytes) {
+  const std::int64_t rows = a.input.N * a.input.terms, groups = a.input.D / 32;
+  // Each eight rows ask for a part of it, in whole lines.
+  const std::int64_t step =
+      next_bytes == 0 ? 0 : next_bytes / groups / ((rows + 7) / 8) / 64 * 64 + 64;
   std::int64_t row = 0;
-  for (; row + 8 <= rows; row += 8) integer_rows<Block, kUnpacked, 8>(a, bytes, panel, row);
-  for (; row + 4 <= rows; row += 4) integer_rows<Block, kUnpacked, 4>(a, bytes, panel, row);
-  for (; row + 2 <= rows; row += 2) integer_rows<Block, kUnpacked, 2>(a, bytes, panel, row);
-  if (row < rows) integer_rows<Block, kUnpacked, 1>(a, bytes, panel, row);
+  const auto ahead = [&] {
+    const std::int64_t at = row / 8 * step * groups;
+    return at < next_bytes ? Ahead{next + at, step} : Ahead{next, 0};
+  };
+  for (; row + 8 <= rows; row += 8)
+    integer_rows<Block, kUnpacked, 8>(a, bytes, panel, row, ahead());
+  for (; row + 4 <= rows; row += 4)
+    integer_rows<Block, kUnpacked, 4>(a, bytes, panel, row, ahead());
+  for (; row + 2 <= rows; row += 2)
+    integer_rows<Block, kUnpacked, 2>(a, bytes, panel, row, ahead());
+  if (row < rows) integer_rows<Block, kUnpacked, 1>(a, bytes, panel, row, ahead());
 }
 
 template <class Block>
 void integer(const MatmulPiece& a) {
-  const std::int64_t groups = a.input.D / 32;
+  const std::int64_t groups = a.input.D / 32, rows = a.input.N * a.input.terms;
   const std::int64_t panel_bytes = groups * Block::kFormat.panel_bytes;
   std::byte* unpacked = reinterpret_cast<std::byte*>(a.scratch);
   for (std::int64_t panel = a.first; panel < a.last; ++panel) {
     const std::byte* bytes = a.weight.panels + panel * panel_bytes;
-    if (a.input.N * a.input.terms <= 8) {
-      integer_panel<Block, false>(a, bytes, panel);
+    // (One pass over the panel is what the processor foresees by itself.)
+    const std::int64_t next_bytes = rows > 8 && panel + 1 < a.last ? panel_bytes : 0;
+    if (rows <= Block::kFewRows) {
+      integer_panel<Block, false>(a, bytes, panel, bytes + panel_bytes, next_bytes);
       continue;
     }
     for (std::int64_t g = 0; g < groups; ++g) {
@@ -212,7 +238,7 @@ void integer(const MatmulPiece& a) {
       store(reinterpret_cast<float*>(block + 512), w.scale);
       store(reinterpret_cast<float*>(block + 576), w.minimum);
     }
-    integer_panel<Block, true>(a, unpacked, panel);
+    integer_panel<Block, true>(a, unpacked, panel, bytes + panel_bytes, next_bytes);
   }
 }
 

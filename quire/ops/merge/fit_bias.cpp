@@ -50,13 +50,15 @@ Tensor fit_bias(const Tensor& q_NHK, const Tensor& lse_NH, const KvView& kv, std
   const SequenceView merged_keys(k_GMK);
   const std::int64_t rows = dims['N'] * (H / G);
   Tensor reach_GRM = Tensor::empty({G, rows, M}, DType::kF32),
-         most_GM = Tensor::empty({G, M}, DType::kF32), mass_GS = Tensor::empty({G, S}, DType::kF32),
-         bias_GM = Tensor::empty({G, M}, DType::kF32);
+         most_GM = Tensor::empty({G, M}, DType::kF32),
+         square_GM = Tensor::empty({G, M}, DType::kF32),
+         mass_GS = Tensor::empty({G, S}, DType::kF32), bias_GM = Tensor::empty({G, M}, DType::kF32);
   const double plain = scale == 0 ? 1 / std::sqrt(static_cast<double>(kv.K)) : scale;
   kernel::fit_bias_cpu({q.data<float>(), lse.data<float>(), kv, merged_keys.kv(), b, S, M, H, rows,
                         group.data<std::int64_t>(), count.data<float>(), static_cast<float>(plain),
                         reach_GRM.mutable_data<float>(), most_GM.mutable_data<float>(),
-                        mass_GS.mutable_data<float>(), bias_GM.mutable_data<float>()});
+                        square_GM.mutable_data<float>(), mass_GS.mutable_data<float>(),
+                        bias_GM.mutable_data<float>()});
   return bias_GM;
 }
 

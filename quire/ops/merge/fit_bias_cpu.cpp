@@ -31,18 +31,15 @@ void fit_head(const FitBias& args, std::int64_t g) {
       mass[static_cast<std::size_t>(m)] += static_cast<double>(args.mass_GS[g * args.S + s]);
   }
   for (std::int64_t m = 0; m < M; ++m) {
-    const double most = static_cast<double>(args.most_GM[g * M + m]);
-    double square = 0;
-    for (std::int64_t r = 0; r < args.rows; ++r) {
-      const double reach = static_cast<double>(args.reach_GRM[(g * args.rows + r) * M + m]);
-      square += std::exp(2 * (reach - most));
-    }
+    const auto square = static_cast<double>(args.square_GM[g * M + m]);
+    const bool reached = args.most_GM[g * M + m] > -std::numeric_limits<float>::infinity();
     const double count = std::log(static_cast<double>(args.count_GM[g * M + m]));
     const double fitted = std::log(mass[static_cast<std::size_t>(m)] / square);
     const double near = std::min(count + kFurthest, std::max(count - kFurthest, fitted));
     const bool empty = count == -std::numeric_limits<double>::infinity();
     // No probe, or none with a finite score: the count is all that is known.
-    args.bias_GM[g * M + m] = static_cast<float>(empty || std::isnan(fitted) ? count : near);
+    args.bias_GM[g * M + m] =
+        static_cast<float>(empty || !reached || std::isnan(fitted) ? count : near);
   }
 }
 
@@ -50,18 +47,14 @@ void fit_head(const FitBias& args, std::int64_t g) {
 
 void fit_bias_cpu(const FitBias& args) {
   const auto merged = QUIRE_FOR_ISA(probe_merged);
+  const auto squares = QUIRE_FOR_ISA(probe_squares);
   const auto keys = QUIRE_FOR_ISA(probe_keys);
   const auto floats = static_cast<std::size_t>(kSpan * (args.kv.K + args.rows));
   for_each_span(args.kv.G, args.M, [&](std::int64_t g, std::int64_t slot, int count) {
     thread_local std::vector<float> scratch;
     scratch.resize(floats);
     merged(args, g, slot, count, scratch.data());
-    for (std::int64_t m = slot; m < slot + count; ++m) {
-      float most = -std::numeric_limits<float>::infinity();
-      for (std::int64_t r = 0; r < args.rows; ++r)
-        most = std::max(most, args.reach_GRM[(g * args.rows + r) * args.M + m]);
-      args.most_GM[g * args.M + m] = most;
-    }
+    squares(args, g, slot, count);
   });
   for_each_span(args.kv.G, args.S, [&](std::int64_t g, std::int64_t slot, int count) {
     thread_local std::vector<float> scratch;

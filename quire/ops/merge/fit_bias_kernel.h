@@ -18,6 +18,7 @@ struct FitBias {
   float scale;
   float* reach_GRM;  // scratch: scale · q·k* − lse
   float* most_GM;    // scratch: the largest of them over rows
+  float* square_GM;  // scratch: sum over rows of e^(2 · (reach − most))
   float* mass_GS;    // scratch: the numerator's share of each key
   float* bias_GM;
 };
@@ -26,6 +27,9 @@ void fit_bias_cpu(const FitBias& args);
 /// reach_GRM of merged keys [slot, slot + count) of head g. `scratch` is 64 · K floats.
 QUIRE_DECLARE_KERNEL(void, probe_merged, const FitBias& args, std::int64_t g, std::int64_t slot,
                      int count, float* scratch)
+/// most_GM and square_GM of merged keys [slot, slot + count).
+QUIRE_DECLARE_KERNEL(void, probe_squares, const FitBias& args, std::int64_t g, std::int64_t slot,
+                     int count)
 /// mass_GS of keys [slot, slot + count). `scratch` is 64 · (K + rows) floats.
 QUIRE_DECLARE_KERNEL(void, probe_keys, const FitBias& args, std::int64_t g, std::int64_t slot,
                      int count, float* scratch)

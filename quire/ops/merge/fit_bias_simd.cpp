@@ -1,6 +1,8 @@
 // Scores of probe queries, and what they say of the mass of groups, compiled once per instruction
 // set: 64 keys are the columns of a register tile, the probes its rows.
 
+#include <limits>
+
 #include "quire/base/simd.h"
 #include "quire/ops/merge/fit_bias_kernel.h"
 #include "quire/ops/merge/key_tile.h"
@@ -61,18 +63,38 @@ void probe_merged(const FitBias& args, std::int64_t g, std::int64_t slot, int co
              args.reach_GRM + g * args.rows * args.M + slot, args.M);
 }
 
+void probe_squares(const FitBias& args, std::int64_t g, std::int64_t slot, int count) {
+  const float* reach = args.reach_GRM + g * args.rows * args.M + slot;
+  for (int first = 0; first < count; first += 16) {
+    const int some = count - first < 16 ? count - first : 16;
+    F32 most = set1(-std::numeric_limits<float>::infinity()), sum = zero();
+    for (std::int64_t row = 0; row < args.rows; ++row)
+      most = max(most, load_first(reach + row * args.M + first, some));
+    for (std::int64_t row = 0; row < args.rows; ++row) {
+      const F32 x = sub(load_first(reach + row * args.M + first, some), most);
+      sum = add(sum, exp(add(x, x)));
+    }
+    store_first(args.most_GM + g * args.M + slot + first, most, some);
+    store_first(args.square_GM + g * args.M + slot + first, sum, some);
+  }
+}
+
 void probe_keys(const FitBias& args, std::int64_t g, std::int64_t slot, int count, float* scratch) {
   float* score = scratch + 64 * args.kv.K;
   score_span(args, args.kv, {args.b, g, slot, count}, scratch, score, 64);
   const std::int64_t* group = args.group_GS + g * args.S + slot;
   F32 sum[4] = {zero(), zero(), zero(), zero()};
+  // A key of no group takes part as one of the first: nobody reads its mass.
   alignas(64) float reach[64] = {};
-  for (std::int64_t row = 0; row < args.rows; ++row) {
+  float twice[64];
+  std::int64_t of[64];
+  for (int i = 0; i < count; ++i) {
+    of[i] = group[i] < 0 ? 0 : group[i];
+    twice[i] = args.M > 0 ? 2 * args.most_GM[g * args.M + of[i]] : 0;
+  }
+  for (std::int64_t row = 0; row < args.rows && args.M > 0; ++row) {
     const float* reach_M = args.reach_GRM + (g * args.rows + row) * args.M;
-    for (int i = 0; i < count; ++i) {
-      if (group[i] < 0) continue;
-      reach[i] = reach_M[group[i]] - 2 * args.most_GM[g * args.M + group[i]];
-    }
+    for (int i = 0; i < count; ++i) reach[i] = reach_M[of[i]] - twice[i];
     for (int p = 0; p < 4 && 16 * p < count; ++p) {
       const F32 x =
           load_first(score + row * 64 + 16 * p, count - 16 * p < 16 ? count - 16 * p : 16);

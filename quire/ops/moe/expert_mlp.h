@@ -39,7 +39,7 @@ ExpertMlpResult expert_mlp(const Tensor& x_ND, const ExpertMlp& experts, const E
                            const Tensor& gates_NC, Keep keep = Keep::kNothing);
 
 /// The gradients of everything: empty tensors (rank 1) for packed weights and absent biases. What
-/// was not kept (`pre` empty) is computed again: the same bits.
+/// was not kept (`pre` empty) is computed again: the same bits. Throws as its parts do.
 struct ExpertMlpGradients {
   Tensor dx_ND, dgates_NC;
   Tensor dup, dup_bias, ddown, ddown_bias;

@@ -49,13 +49,15 @@ Tensor map_experts(const Tensor& experts_NC, const Tensor& map_E);
 /// The expert of each sorted slot, i64 [M].
 Tensor sorted_experts(const ExpertOrder& order);
 
-/// The starts as ends without the leading 0, i64 [E]: what xma and grouped_mm take. And back.
+/// The starts as ends without the leading 0, i64 [E]: what xma and grouped_mm take. And back;
+/// throws as ExpertOrder does.
 Tensor inclusive_ends(const ExpertOrder& order);
 ExpertOrder order_of_ends(const Tensor& slot_M, const Tensor& ends_E, std::int64_t slots);
 
 /// The order with each expert's slots padded to whole blocks by the number of slots, as vLLM has
 /// it: slot [blocks · block_rows] and the expert of each block, both i64. And back: E and the
-/// number of slots are told, as padding does not show them.
+/// number of slots are told, as padding does not show them. Throws ArgumentError for block_rows
+/// below 1, and as ExpertOrder does.
 struct PaddedBlocks {
   Tensor slot, expert;
 };

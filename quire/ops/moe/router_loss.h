@@ -21,13 +21,14 @@ namespace quire {
 Tensor balance_loss(const Tensor& logits_NE, const Tensor& experts_NC);
 
 /// dlogits of the balance loss; the counts have none. `dout` is a number of the logits' dtype.
+/// Throws as balance_loss does.
 Tensor balance_loss_backward(const Tensor& dout, const Tensor& logits_NE, const Tensor& experts_NC);
 
 /// The mean over tokens of (log Σ_e exp logits[n, e])²: keeps logits small. 0 for no tokens.
 /// Throws ArgumentError on dtype and rank. Order as above.
 /// Source  Zoph et al. 2022 (ST-MoE, eq. 5).
 Tensor z_loss(const Tensor& logits_NE);
-/// dlogits of the z loss.
+/// dlogits of the z loss; `dout` and throws as above.
 Tensor z_loss_backward(const Tensor& dout, const Tensor& logits_NE);
 
 }  // namespace quire

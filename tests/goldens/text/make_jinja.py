@@ -7,9 +7,7 @@ CASES.txt: one template a line, written as a JSON string; lines that begin with 
 import json
 import sys
 
-from jinja2.exceptions import TemplateError
-from jinja2.ext import loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from hf_jinja import environment
 
 VARIABLES = {
     "s": "Hello World", "u": "Grüße ΟΔΟΣ ﬁ İß", "e": "", "w": "  \t pad \n ", "n": 7, "f": 2.5, "t": True, "no": False, "z": None,
@@ -17,18 +15,7 @@ VARIABLES = {
     "rows": [{"k": "x", "v": 1}, {"k": "y", "v": 2, "o": {"p": "deep"}}, {"k": "x", "v": 3}], "q": "it's \"quoted\" \\ \n\t\u0001\u00a0é🙂",
 }
 
-
-def raise_exception(message):
-    raise TemplateError(message)
-
-
-def tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
-    return json.dumps(x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-env.filters["tojson"] = tojson
-env.globals["raise_exception"] = raise_exception
+env = environment()
 with open(sys.argv[2], "w") as out:
     out.write(json.dumps({"variables": VARIABLES}, ensure_ascii=False) + "\n")
     for line in open(sys.argv[1]):

@@ -162,6 +162,49 @@ TEST(AttentionBackwardOptions,
   check(queries, kv.view(), sinks, "empty sequences with sinks");
 }
 
+/// Ragged, with sequences without queries, without keys and without both; one key behind a page's
+/// end; slopes, sinks, soft-cap, a bias of each head and dlse; values of another size.
+TEST(AttentionBackwardOptions, PAG_03_PAG_05_PAG_13_FLA_05_FLA_07_FLA_12_T22_ManyOptionsAtOnce) {
+  struct Sizes {
+    std::int64_t Z, K, U;
+  };
+  for (const Sizes& size : {Sizes{1, 1, 3}, {1, 3, 1}, {2, 4, 1}, {4, 1, 1}, {1, 5, 17}}) {
+    for (const Table table : {Table::kSequences, Table::kCsr}) {
+      PagedForm form = small_form();
+      form.Z = size.Z;
+      form.K = size.K;
+      form.U = size.U;
+      form.table = table;
+      form.bias_heads = kHeads;
+      AttentionSpec spec = causal();
+      spec.slope_H = shared_numbers().slope.data();
+      spec.sink_H = shared_numbers().sink.data();
+      spec.softcap = 1.5;
+      spec.window_left = 3;
+      PagedCase kv(form, {0, 5, 2, 0, 1, 9}, {0, 0, 3, 0, 70, 1});
+      kv.set_bias(1, 2, 3, -kInfinity);
+      check(Queries({2, 0, 4, 0, 3, 1}, kHeads, size.K), kv.view(), spec,
+            concat("pages of ", size.Z, ", keys of ", size.K, ", values of ", size.U));
+    }
+  }
+}
+
+TEST(AttentionBackwardOptions, PAG_08_PAG_13_FLA_07_ManyOptionsOnWideHeads) {
+  for (const auto& [K, U] : {std::pair<std::int64_t, std::int64_t>{512, 20}, {3, 512}}) {
+    PagedForm form = small_form();
+    form.Z = 1;
+    form.K = K;
+    form.U = U;
+    form.bias_heads = 1;
+    AttentionSpec spec = causal();
+    spec.slope_H = shared_numbers().slope.data();
+    spec.sink_H = shared_numbers().sink.data();
+    const PagedCase kv(form, {5, 0, 2});
+    expect_reference(BackwardCase(Queries({2, 1, 4}, kHeads, K), kv.view(), spec),
+                     concat("keys of ", K, ", values of ", U));
+  }
+}
+
 TEST(AttentionBackwardOptions, PAG_11_B4_T18_GroupsOfHeads) {
   for (const std::int64_t group : {1, 3, 4, 8}) {
     PagedForm form = small_form();

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <fstream>
+#include <span>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "quire/base/json.h"
 #include "quire/io/safetensors.h"
 #include "quire/ops/attention/attention.h"
+#include "quire/ops/attention/attention_backward.h"
 
 namespace quire {
 namespace {
@@ -51,33 +53,52 @@ std::vector<Case> cases() {
   return out;
 }
 
-AttentionResult ours(const Case& c) {
-  const Tensor q = c.read("q"), k = c.read("k"), v = c.read("v");
-  const std::vector<std::int32_t> start = {0, static_cast<std::int32_t>(q.size(0))};
-  const std::int64_t length = k.size(0);
-  KvView kv;
-  kv.k_pages = k.data<void>();
-  kv.v_pages = v.data<void>();
-  kv.dtype = DType::kF64;
-  kv.P = 1;
-  kv.Z = std::max<std::int64_t>(length, 1);
-  kv.G = k.size(1);
-  kv.K = kv.U = k.size(2);
-  kv.k_strides = kv.v_strides = {kv.Z * kv.G * kv.K, kv.G * kv.K, kv.K};
-  kv.length_BG = &length;
-  AttentionSpec spec;
-  spec.alignment =
-      c.text("alignment") == "top_left" ? Alignment::kTopLeft : Alignment::kBottomRight;
-  spec.window_left = c.window("left");
-  spec.window_right = c.window("right");
-  Tensor allow;
-  if (c.has("allow")) {
+/// A case as the op takes it: its keys are one page.
+struct Call {
+  explicit Call(const Case& c) : q(c.read("q")), k(c.read("k")), v(c.read("v")), length(k.size(0)) {
+    const std::int32_t start[] = {0, static_cast<std::int32_t>(q.size(0))};
+    start_J = Tensor::of(std::span<const std::int32_t>(start), {2});
+    kv.k_pages = k.data<void>();
+    kv.v_pages = v.data<void>();
+    kv.dtype = DType::kF64;
+    kv.P = 1;
+    kv.Z = std::max<std::int64_t>(length, 1);
+    kv.G = k.size(1);
+    kv.K = kv.U = k.size(2);
+    kv.k_strides = kv.v_strides = {kv.Z * kv.G * kv.K, kv.G * kv.K, kv.K};
+    kv.length_BG = &length;
+    spec.alignment =
+        c.text("alignment") == "top_left" ? Alignment::kTopLeft : Alignment::kBottomRight;
+    spec.window_left = c.window("left");
+    spec.window_right = c.window("right");
+    if (!c.has("allow")) return;
     allow = c.read("allow");
     spec.allow_TS = allow.data<std::uint8_t>();
     spec.mask_stride = length;
   }
-  return attention(q, Tensor::of(std::span<const std::int32_t>(start), {2}), kv, spec);
-}
+  Call(const Call&) = delete;
+  Call& operator=(const Call&) = delete;
+
+  AttentionResult forward() const { return attention(q, start_J, kv, spec); }
+
+  /// dq, dk and dv.
+  std::vector<std::vector<double>> backward(const Tensor& dout) const {
+    std::vector<double> dk(static_cast<std::size_t>(k.elements())), dv(dk.size());
+    AttentionGradients gradients;
+    gradients.dk_pages = dk.data();
+    gradients.dv_pages = dv.data();
+    attention_backward(gradients, dout, Tensor(), q, start_J, kv, spec, forward());
+    return {numbers(gradients.dq_NHK), std::move(dk), std::move(dv)};
+  }
+
+ private:
+  Tensor q, k, v, start_J, allow;
+  std::int64_t length;
+  KvView kv;
+  AttentionSpec spec;
+};
+
+constexpr const char* kGradients[] = {"dq", "dk", "dv"};
 
 /// Rows that are not those of `right`; and whether a NaN is among the numbers.
 struct Verdict {
@@ -105,7 +126,7 @@ TEST(AttentionDifferences, B3_B7_B8_B9_B10_FLA_15_OursIsWhatIsAsked) {
   ASSERT_EQ(cases().size(), 12u);
   for (const Case& c : cases()) {
     SCOPED_TRACE(c.name);
-    const AttentionResult result = ours(c);
+    const AttentionResult result = Call(c).forward();
     const Verdict verdict =
         compare(numbers(result.out_NHU), numbers(c.read("right")), c.read("q").size(0));
     EXPECT_TRUE(verdict.rows.empty());
@@ -141,6 +162,50 @@ TEST(AttentionDifferences, B3_B7_B8_B9_B10_TheVerdictsAreWhatTheNumbersSay) {
     }
     const std::string cells = "| same | " + c.text("torch") + " | " + c.text("boostr") + " |";
     EXPECT_NE(page.str().find(cells), std::string::npos) << c.name;
+  }
+}
+
+TEST(AttentionDifferences, B3_B7_B8_B9_B10_PAG_05_PAG_08_OurGradientsAreThoseOfWhatIsAsked) {
+  for (const Case& c : cases()) {
+    SCOPED_TRACE(c.name);
+    const std::vector<std::vector<double>> found = Call(c).backward(c.read("dout"));
+    for (std::size_t i = 0; i < 3; ++i) {
+      const Tensor right = c.read(std::string("right.") + kGradients[i]);
+      ASSERT_EQ(found[i].size(), static_cast<std::size_t>(right.elements()));
+      const Verdict verdict = compare(found[i], numbers(right), right.size(0));
+      EXPECT_TRUE(verdict.rows.empty()) << kGradients[i];
+      EXPECT_FALSE(verdict.nan) << kGradients[i];
+    }
+  }
+}
+
+TEST(AttentionDifferences, B7_B8_B9_B10_TheVerdictsOnGradientsAreWhatTheNumbersSay) {
+  std::stringstream page;
+  page << std::ifstream(QUIRE_SOURCE_DIR "/docs/attention_differences.md").rdbuf();
+  for (const Case& c : cases()) {
+    for (const char* system : {"torch", "boostr"}) {
+      SCOPED_TRACE(c.name + " in " + system);
+      std::string broken, wrong;
+      for (const char* name : kGradients) {
+        const Tensor right = c.read(std::string("right.") + name);
+        const Verdict verdict = compare(numbers(c.read(std::string(system) + "." + name)),
+                                        numbers(right), right.size(0));
+        std::string& list = verdict.nan ? broken : wrong;
+        if (verdict.nan || !verdict.rows.empty())
+          list += (list.empty() ? "" : ", ") + std::string(name);
+      }
+      const std::string said = c.text((std::string(system) + "_backward").c_str());
+      if (!broken.empty()) {
+        EXPECT_NE(said.find("NaN in " + broken), std::string::npos) << said;
+      }
+      if (!wrong.empty()) {
+        EXPECT_NE(said.find(wrong + " differ"), std::string::npos) << said;
+      }
+      EXPECT_EQ(said == "same", broken.empty() && wrong.empty()) << said;
+    }
+    const std::string cells =
+        "| same | " + c.text("torch_backward") + " | " + c.text("boostr_backward") + " |";
+    EXPECT_NE(page.str().find(cells, page.str().find("## Gradients")), std::string::npos) << c.name;
   }
 }
 

@@ -105,6 +105,32 @@ TEST(SharedAttention, PAG_21_changes_no_bit) {
   }
 }
 
+TEST(SharedAttention, PAG_21_changes_no_bit_of_what_is_multiplied_in_pairs) {
+  AttentionSpec rounding = causal();
+  rounding.query_rounding = QueryRounding::kLikePages;
+  struct Stored {
+    KLayout layout;
+    std::int64_t Z, K, U;
+    int threads;
+  };
+  const Stored all[] = {{KLayout::kBlocks, 64, 64, 64, 2},
+                        {KLayout::kBlocks, 16, 32, 96, 1},
+                        {KLayout::kBlocks, 64, 15, 40, 2},
+                        {KLayout::kRows, 7, 18, 17, 3}};
+  for (const Stored& stored : all) {
+    set_threads(stored.threads);
+    PagedForm form = form_of(DType::kBF16, stored.layout, stored.Z, Table::kSequences);
+    form.K = stored.K;
+    form.U = stored.U;
+    const std::string what = "K = " + std::to_string(stored.K);
+    // Rows that fill no whole sixteen, two of them, and sequences in several parts.
+    const PagedCase five = forks(form, {580, 577, 540, 539, 700}, 518);
+    expect_as_alone(five, {1, 1, 1, 1, 1}, rounding, 512, what);
+    expect_as_alone(five, {3, 0, 1, 4, 2}, rounding, 512, what);
+    expect_as_alone(forks(form, {380, 335, 330}, 308), {66, 3, 2}, rounding, 256, what);
+  }
+}
+
 TEST(SharedAttention, PAG_21_takes_a_bias_of_each_key) {
   set_threads(2);
   for (const std::int64_t heads : {std::int64_t{1}, std::int64_t{2}, kHeads}) {

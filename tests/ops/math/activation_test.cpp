@@ -9,34 +9,22 @@
 
 #include "quire/base/error.h"
 #include "quire/base/thread_pool.h"
-#include "quire/tensor/rng.h"
 #include "tests/reference/activation.h"
+#include "tests/support/f32_tensors.h"
 #include "tests/support/gradient_check.h"
 
 namespace quire {
 namespace {
 
+using test::f32_tensor;
+using test::floats_of;
+using test::normal_floats;
 using testing::ThrowsMessage;
-
-std::vector<float> random(std::int64_t count, std::uint64_t seed, float scale = 1) {
-  Rng rng(seed);
-  std::vector<float> out(static_cast<std::size_t>(count));
-  for (float& x : out) x = scale * rng.normal();
-  return out;
-}
-
-Tensor of(const std::vector<float>& values, Shape shape) {
-  return Tensor::of(std::span<const float>(values), std::move(shape));
-}
-
-std::vector<float> values(const Tensor& x) {
-  return {x.data<float>(), x.data<float>() + x.elements()};
-}
 
 TEST(Swiglu, HandWorked) {
   const float one = static_cast<float>(1 / (1 + std::exp(-1.0)));
   const std::vector<float> out =
-      values(swiglu(of({0, 1, 1, -100}, {2, 2}), of({5, 2, -2, 3}, {2, 2})));
+      floats_of(swiglu(f32_tensor({0, 1, 1, -100}, {2, 2}), f32_tensor({5, 2, -2, 3}, {2, 2})));
   EXPECT_EQ(out[0], 0.0f);
   EXPECT_FLOAT_EQ(out[1], 2 * one);
   EXPECT_FLOAT_EQ(out[2], -2 * one);
@@ -52,7 +40,8 @@ TEST(Swiglu, SiluIsWithinFourUlp) {
   }
   const auto count = static_cast<std::int64_t>(gates.size());
   const std::vector<float> out =
-      values(swiglu(of(gates, {1, count}), of(std::vector<float>(gates.size(), 1.0f), {1, count})));
+      floats_of(swiglu(f32_tensor(gates, {1, count}),
+                       f32_tensor(std::vector<float>(gates.size(), 1.0f), {1, count})));
   for (std::size_t i = 0; i < gates.size(); ++i) {
     const double truth = ref::silu(double{gates[i]});
     const double ulp = std::max(std::abs(truth) * 0x1p-23, 0x1p-149);
@@ -63,8 +52,9 @@ TEST(Swiglu, SiluIsWithinFourUlp) {
 
 TEST(Swiglu, NoWorseThanTwiceTheNaiveLoop) {
   for (const std::int64_t F : {1, 15, 16, 17, 31, 32, 33, 1536}) {
-    const std::vector<float> gate = random(3 * F, 1, 4), up = random(3 * F, 2, 4);
-    const std::vector<float> out = values(swiglu(of(gate, {3, F}), of(up, {3, F})));
+    const std::vector<float> gate = normal_floats(3 * F, 1, 4), up = normal_floats(3 * F, 2, 4);
+    const std::vector<float> out =
+        floats_of(swiglu(f32_tensor(gate, {3, F}), f32_tensor(up, {3, F})));
     double ours = 0, yardstick = 0, largest = 0;
     for (std::size_t i = 0; i < out.size(); ++i) {
       const double truth = ref::swiglu(double{gate[i]}, double{up[i]});
@@ -79,8 +69,8 @@ TEST(Swiglu, NoWorseThanTwiceTheNaiveLoop) {
 TEST(Swiglu, HugeGatesAndNan) {
   const float nan = std::numeric_limits<float>::quiet_NaN(),
               most = std::numeric_limits<float>::max();
-  const std::vector<float> out =
-      values(swiglu(of({most, -most, nan, 1}, {1, 4}), of({1, 1, 1, nan}, {1, 4})));
+  const std::vector<float> out = floats_of(
+      swiglu(f32_tensor({most, -most, nan, 1}, {1, 4}), f32_tensor({1, 1, 1, nan}, {1, 4})));
   EXPECT_EQ(out[0], most);
   EXPECT_EQ(out[1], 0.0f);
   EXPECT_TRUE(std::isnan(out[2]));
@@ -88,18 +78,20 @@ TEST(Swiglu, HugeGatesAndNan) {
 }
 
 TEST(Swiglu, BitsDependNeitherOnThreadsNorOnThePlace) {
-  const Tensor gate_NF = of(random(123 * 577, 3, 5), {123, 577}),
-               up_NF = of(random(123 * 577, 4), {123, 577});
+  const Tensor gate_NF = f32_tensor(normal_floats(123 * 577, 3, 5), {123, 577}),
+               up_NF = f32_tensor(normal_floats(123 * 577, 4), {123, 577});
   set_threads(1);
-  const std::vector<float> one = values(swiglu(gate_NF, up_NF));
+  const std::vector<float> one = floats_of(swiglu(gate_NF, up_NF));
   for (const int threads : {2, 7}) {
     set_threads(threads);
-    EXPECT_EQ(values(swiglu(gate_NF, up_NF)), one) << threads << " threads";
+    EXPECT_EQ(floats_of(swiglu(gate_NF, up_NF)), one) << threads << " threads";
   }
   set_threads(1);
-  const std::vector<float> row = values(swiglu(gate_NF.slice(0, 60, 61), up_NF.slice(0, 60, 61)));
+  const std::vector<float> row =
+      floats_of(swiglu(gate_NF.slice(0, 60, 61), up_NF.slice(0, 60, 61)));
   EXPECT_EQ(row, (std::vector<float>(one.begin() + 60 * 577, one.begin() + 61 * 577)));
-  const std::vector<float> columns = values(swiglu(gate_NF.slice(1, 3, 9), up_NF.slice(1, 3, 9)));
+  const std::vector<float> columns =
+      floats_of(swiglu(gate_NF.slice(1, 3, 9), up_NF.slice(1, 3, 9)));
   EXPECT_EQ(columns[0], one[3]);
   EXPECT_EQ(columns.back(), one[122 * 577 + 8]);
 }

@@ -8,29 +8,24 @@
 #include "quire/base/error.h"
 #include "quire/base/thread_pool.h"
 #include "quire/tensor/rng.h"
+#include "tests/support/f32_tensors.h"
 
 namespace quire {
 namespace {
 
+using test::f32_tensor;
+using test::floats_of;
 using testing::ElementsAre;
 using testing::ThrowsMessage;
 
-Tensor of(const std::vector<float>& values, Shape shape) {
-  return Tensor::of(std::span<const float>(values), std::move(shape));
-}
-
-std::vector<float> values(const Tensor& x) {
-  return {x.data<float>(), x.data<float>() + x.elements()};
-}
-
 TEST(Add, HandWorked) {
-  Tensor x = of({1, 2, 3, 4}, {2, 2});
-  add_(x, of({10, 20, 30, 40}, {2, 2}));
-  EXPECT_THAT(values(x), ElementsAre(11, 22, 33, 44));
+  Tensor x = f32_tensor({1, 2, 3, 4}, {2, 2});
+  add_(x, f32_tensor({10, 20, 30, 40}, {2, 2}));
+  EXPECT_THAT(floats_of(x), ElementsAre(11, 22, 33, 44));
   add_(x, x);
-  EXPECT_THAT(values(x), ElementsAre(22, 44, 66, 88));
-  add_(x, of({1, 2}, {2, 1}).expand({2, 2}));
-  EXPECT_THAT(values(x), ElementsAre(23, 45, 68, 90));
+  EXPECT_THAT(floats_of(x), ElementsAre(22, 44, 66, 88));
+  add_(x, f32_tensor({1, 2}, {2, 1}).expand({2, 2}));
+  EXPECT_THAT(floats_of(x), ElementsAre(23, 45, 68, 90));
 }
 
 TEST(Add, EveryLengthAndNoFurther) {
@@ -39,11 +34,11 @@ TEST(Add, EveryLengthAndNoFurther) {
     Tensor x = Tensor::empty({n + 1}, DType::kF32), y = Tensor::empty({n}, DType::kF32);
     for (std::int64_t i = 0; i <= n; ++i) x.mutable_data<float>()[i] = rng.normal();
     for (std::int64_t i = 0; i < n; ++i) y.mutable_data<float>()[i] = rng.normal();
-    const std::vector<float> before = values(x);
+    const std::vector<float> before = floats_of(x);
     Tensor front = x.slice(0, 0, n);
     for (const int threads : {1, 2, 7}) {
       set_threads(threads);
-      Tensor fresh = of(before, {n + 1});
+      Tensor fresh = f32_tensor(before, {n + 1});
       Tensor part = fresh.slice(0, 0, n);
       add_(part, y);
       for (std::int64_t i = 0; i < n; ++i) {
@@ -56,9 +51,9 @@ TEST(Add, EveryLengthAndNoFurther) {
 }
 
 TEST(Add, CountsAVersion) {
-  Tensor x = of({1}, {1});
+  Tensor x = f32_tensor({1}, {1});
   const std::uint64_t before = x.version();
-  add_(x, of({1}, {1}));
+  add_(x, f32_tensor({1}, {1}));
   EXPECT_EQ(x.version(), before + 1);
 }
 

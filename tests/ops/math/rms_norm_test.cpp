@@ -10,46 +10,35 @@
 
 #include "quire/base/error.h"
 #include "quire/base/thread_pool.h"
-#include "quire/tensor/rng.h"
 #include "tests/reference/rms_norm.h"
+#include "tests/support/f32_tensors.h"
 #include "tests/support/gradient_check.h"
 
 namespace quire {
 namespace {
 
+using test::f32_tensor;
+using test::floats_of;
+using test::normal_floats;
 using testing::ThrowsMessage;
-
-std::vector<float> random(std::int64_t count, std::uint64_t seed, float scale = 1) {
-  Rng rng(seed);
-  std::vector<float> out(static_cast<std::size_t>(count));
-  for (float& x : out) x = scale * rng.normal();
-  return out;
-}
-
-Tensor of(const std::vector<float>& values, Shape shape) {
-  return Tensor::of(std::span<const float>(values), std::move(shape));
-}
-
-std::vector<float> values(const Tensor& x) {
-  return {x.data<float>(), x.data<float>() + x.elements()};
-}
 
 TEST(RmsNorm, HandWorked) {
   // The root mean square of 3 and 4 is 5/√2; of 0 and 0 with epsilon 4 it is 2.
-  const Tensor x_ND = of({3, 4, 0, 0}, {2, 2}), weight_D = of({1, 10}, {2});
-  const std::vector<float> out = values(rms_norm(x_ND, weight_D, 0));
+  const Tensor x_ND = f32_tensor({3, 4, 0, 0}, {2, 2}), weight_D = f32_tensor({1, 10}, {2});
+  const std::vector<float> out = floats_of(rms_norm(x_ND, weight_D, 0));
   EXPECT_FLOAT_EQ(out[0], static_cast<float>(3 * std::sqrt(2.0) / 5));
   EXPECT_FLOAT_EQ(out[1], static_cast<float>(40 * std::sqrt(2.0) / 5));
   EXPECT_TRUE(std::isnan(out[2]));
-  EXPECT_EQ(values(rms_norm(of({2, 0}, {1, 2}), weight_D, 2))[0], 1.0f);
+  EXPECT_EQ(floats_of(rms_norm(f32_tensor({2, 0}, {1, 2}), weight_D, 2))[0], 1.0f);
 }
 
 TEST(RmsNorm, NoWorseThanTwiceTheNaiveLoop) {
   for (const std::int64_t N : {1, 3}) {
     for (const std::int64_t D : {1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 576, 577, 4096}) {
-      const std::vector<float> x = random(N * D, static_cast<std::uint64_t>(D), 3);
-      const std::vector<float> weight = random(D, 77);
-      const std::vector<float> out = values(rms_norm(of(x, {N, D}), of(weight, {D}), 1e-5));
+      const std::vector<float> x = normal_floats(N * D, static_cast<std::uint64_t>(D), 3);
+      const std::vector<float> weight = normal_floats(D, 77);
+      const std::vector<float> out =
+          floats_of(rms_norm(f32_tensor(x, {N, D}), f32_tensor(weight, {D}), 1e-5));
       const std::vector<double> truth =
           ref::rms_norm<double>({x.begin(), x.end()}, {weight.begin(), weight.end()}, 1e-5);
       const std::vector<float> naive = ref::rms_norm<float>(x, weight, 1e-5);
@@ -66,8 +55,9 @@ TEST(RmsNorm, NoWorseThanTwiceTheNaiveLoop) {
 
 TEST(RmsNorm, IsExactEnoughForALongRow) {
   constexpr std::int64_t D = 1 << 16;
-  const std::vector<float> x = random(D, 3), weight(D, 1.0f);
-  const std::vector<float> out = values(rms_norm(of(x, {1, D}), of(weight, {D}), 0));
+  const std::vector<float> x = normal_floats(D, 3), weight(D, 1.0f);
+  const std::vector<float> out =
+      floats_of(rms_norm(f32_tensor(x, {1, D}), f32_tensor(weight, {D}), 0));
   const std::vector<double> truth =
       ref::rms_norm<double>({x.begin(), x.end()}, {weight.begin(), weight.end()}, 0);
   for (std::size_t i = 0; i < out.size(); ++i)
@@ -84,27 +74,29 @@ TEST(RmsNorm, EmptyInputs) {
 }
 
 TEST(RmsNorm, TakesAnyStrides) {
-  const Tensor x_DN = of(random(20 * 5, 4), {20, 5}), weight_D = of(random(20, 5), {20});
+  const Tensor x_DN = f32_tensor(normal_floats(20 * 5, 4), {20, 5}),
+               weight_D = f32_tensor(normal_floats(20, 5), {20});
   const Tensor turned_ND = x_DN.transpose(0, 1);
-  EXPECT_EQ(values(rms_norm(turned_ND, weight_D, 1e-5)),
-            values(rms_norm(turned_ND.contiguous_copy(), weight_D, 1e-5)));
-  const Tensor one_D = of({2}, {1}).expand({20});
-  EXPECT_EQ(values(rms_norm(turned_ND, one_D, 1e-5)),
-            values(rms_norm(turned_ND, one_D.contiguous_copy(), 1e-5)));
+  EXPECT_EQ(floats_of(rms_norm(turned_ND, weight_D, 1e-5)),
+            floats_of(rms_norm(turned_ND.contiguous_copy(), weight_D, 1e-5)));
+  const Tensor one_D = f32_tensor({2}, {1}).expand({20});
+  EXPECT_EQ(floats_of(rms_norm(turned_ND, one_D, 1e-5)),
+            floats_of(rms_norm(turned_ND, one_D.contiguous_copy(), 1e-5)));
 }
 
 TEST(RmsNorm, BitsDependOnNothingButTheRow) {
   constexpr std::int64_t N = 301, D = 579;
-  const Tensor x_ND = of(random(N * D, 6), {N, D}), weight_D = of(random(D, 7), {D});
+  const Tensor x_ND = f32_tensor(normal_floats(N * D, 6), {N, D}),
+               weight_D = f32_tensor(normal_floats(D, 7), {D});
   set_threads(1);
-  const std::vector<float> one = values(rms_norm(x_ND, weight_D, 1e-5));
+  const std::vector<float> one = floats_of(rms_norm(x_ND, weight_D, 1e-5));
   for (const int threads : {2, 7}) {
     set_threads(threads);
-    EXPECT_EQ(values(rms_norm(x_ND, weight_D, 1e-5)), one) << threads << " threads";
+    EXPECT_EQ(floats_of(rms_norm(x_ND, weight_D, 1e-5)), one) << threads << " threads";
   }
   set_threads(1);
   for (const std::int64_t n : {std::int64_t{0}, std::int64_t{150}, N - 1}) {
-    const std::vector<float> row = values(rms_norm(x_ND.slice(0, n, n + 1), weight_D, 1e-5));
+    const std::vector<float> row = floats_of(rms_norm(x_ND.slice(0, n, n + 1), weight_D, 1e-5));
     EXPECT_EQ(std::memcmp(row.data(), one.data() + n * D, sizeof(float) * D), 0) << "row " << n;
   }
 }
@@ -112,7 +104,8 @@ TEST(RmsNorm, BitsDependOnNothingButTheRow) {
 TEST(RmsNorm, ANanStaysInItsRow) {
   std::vector<float> x(4, 1.0f);
   x[0] = std::numeric_limits<float>::quiet_NaN();
-  const std::vector<float> out = values(rms_norm(of(x, {2, 2}), of({1, 1}, {2}), 0));
+  const std::vector<float> out =
+      floats_of(rms_norm(f32_tensor(x, {2, 2}), f32_tensor({1, 1}, {2}), 0));
   EXPECT_TRUE(std::isnan(out[1]));
   EXPECT_EQ(out[2], 1.0f);
 }
@@ -170,8 +163,8 @@ TEST(RmsNorm, BackwardWithAnyNumberOfThreads) {
   for (const int threads : {2, 7}) {
     set_threads(threads);
     const RmsNormGradients many = rms_norm_backward(x, x, weight, 1e-5);
-    EXPECT_EQ(values(many.dx_ND), values(one.dx_ND));
-    EXPECT_EQ(values(many.dweight_D), values(one.dweight_D));
+    EXPECT_EQ(floats_of(many.dx_ND), floats_of(one.dx_ND));
+    EXPECT_EQ(floats_of(many.dweight_D), floats_of(one.dweight_D));
   }
 }
 

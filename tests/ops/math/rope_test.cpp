@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 #include <thread>
@@ -10,40 +11,20 @@
 
 #include "quire/base/error.h"
 #include "quire/base/thread_pool.h"
-#include "quire/tensor/rng.h"
+#include "tests/ops/math/rope_case.h"
 #include "tests/reference/rope.h"
-#include "tests/support/gradient_check.h"
 
 namespace quire {
 namespace {
 
+using test::f32_tensor;
+using test::floats_of;
+using test::normal_tensor;
+using test::turned;
 using testing::DoubleNear;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::ThrowsMessage;
-
-Tensor of(const std::vector<float>& values, Shape shape) {
-  return Tensor::of(std::span<const float>(values), std::move(shape));
-}
-
-std::vector<float> values(const Tensor& x) {
-  const Tensor rows = x.contiguous_copy();
-  return {rows.data<float>(), rows.data<float>() + rows.elements()};
-}
-
-Tensor random(Shape shape, std::uint64_t seed) {
-  Rng rng(seed);
-  Tensor out = Tensor::empty(std::move(shape), DType::kF32);
-  for (std::int64_t i = 0; i < out.elements(); ++i) out.mutable_data<float>()[i] = rng.normal();
-  return out;
-}
-
-std::vector<float> turned(const RopeTable& table, const Tensor& x,
-                          std::span<const std::int64_t> positions) {
-  Tensor copy = x.to(DType::kF32);
-  table.apply(copy, positions);
-  return values(copy);
-}
 
 TEST(RopeFrequencies, Unscaled) {
   EXPECT_THAT(rope_frequencies({.rotary = 8, .theta = 10000}),
@@ -137,7 +118,8 @@ TEST(Rope, HandWorked) {
   // One pair, one radian a position.
   const RopeTable table({.rotary = 2});
   const std::int64_t positions[] = {0, 1, 2};
-  const std::vector<float> out = turned(table, of({1, 2, 1, 0, 0, 1}, {3, 1, 2}), positions);
+  const std::vector<float> out =
+      turned(table, f32_tensor({1, 2, 1, 0, 0, 1}, {3, 1, 2}), positions);
   EXPECT_EQ(out[0], 1.0f);
   EXPECT_EQ(out[1], 2.0f);
   EXPECT_FLOAT_EQ(out[2], static_cast<float>(std::cos(1.0)));
@@ -147,15 +129,15 @@ TEST(Rope, HandWorked) {
 }
 
 TEST(Rope, FLA_10_T24_PairingsAreAPermutationOfEachOther) {
-  const Tensor half = random({5, 3, 66}, 1);
+  const Tensor half = normal_tensor({5, 3, 66}, 1);
   // Interleaved place 2i holds half-split place i, and 2i + 1 holds i + 33.
   const Tensor interleaved =
       half.view({5, 3, 2, 33}).transpose(2, 3).contiguous_copy().view({5, 3, 66});
   const std::int64_t positions[] = {0, 7, 7, 1000, 3};
   const RopeTable a({.pairing = RopePairing::kHalfSplit, .rotary = 66});
   const RopeTable b({.pairing = RopePairing::kInterleaved, .rotary = 66});
-  const Tensor back = of(turned(b, interleaved, positions), {5, 3, 33, 2}).transpose(2, 3);
-  EXPECT_EQ(turned(a, half, positions), values(back));
+  const Tensor back = f32_tensor(turned(b, interleaved, positions), {5, 3, 33, 2}).transpose(2, 3);
+  EXPECT_EQ(turned(a, half, positions), floats_of(back));
 }
 
 TEST(Rope, NoWorseThanTwiceTheNaiveLoop) {
@@ -168,8 +150,8 @@ TEST(Rope, NoWorseThanTwiceTheNaiveLoop) {
       const std::vector<double> frequencies = rope_frequencies(spec);
       const std::int64_t K = R + 3;  // the last three numbers stay
       const std::vector<std::int64_t> positions = {0, 1, 63, 64, 8191};
-      const Tensor x = random({5, 2, K}, static_cast<std::uint64_t>(R));
-      const std::vector<float> out = turned(table, x, positions), in = values(x);
+      const Tensor x = normal_tensor({5, 2, K}, static_cast<std::uint64_t>(R));
+      const std::vector<float> out = turned(table, x, positions), in = floats_of(x);
       double ours = 0, yardstick = 0;
       for (std::size_t row = 0; row < 10; ++row) {
         const auto begin = in.begin() + static_cast<std::ptrdiff_t>(row) * K;
@@ -195,7 +177,7 @@ TEST(Rope, NoWorseThanTwiceTheNaiveLoop) {
 TEST(Rope, T24_FarPositionsAreAsExactAsNearOnes) {
   const RopeTable table({.rotary = 2});
   const std::int64_t far = 10'000'019;
-  const std::vector<float> out = turned(table, of({1, 0}, {1, 1, 2}), std::span(&far, 1));
+  const std::vector<float> out = turned(table, f32_tensor({1, 0}, {1, 1, 2}), std::span(&far, 1));
   EXPECT_NEAR(out[0], std::cos(10'000'019.0), 1e-7);
   EXPECT_NEAR(out[1], std::sin(10'000'019.0), 1e-7);
 }
@@ -203,7 +185,7 @@ TEST(Rope, T24_FarPositionsAreAsExactAsNearOnes) {
 TEST(Rope, YarnScalesByTheAttentionFactor) {
   RopeSpec spec = {.rotary = 4, .scaling = RopeScaling::kYarn, .factor = 8, .original_context = 32};
   const std::int64_t zero = 0;
-  const Tensor x = of({1, 2, 3, 4, 5}, {1, 1, 5});
+  const Tensor x = f32_tensor({1, 2, 3, 4, 5}, {1, 1, 5});
   EXPECT_THAT(turned(RopeTable(spec), x, std::span(&zero, 1)),
               testing::Pointwise(testing::FloatEq(),
                                  {1.2079442f, 2.4158883f, 3.6238325f, 4.8317766f, 5.0f}));
@@ -213,31 +195,33 @@ TEST(Rope, YarnScalesByTheAttentionFactor) {
 
 TEST(Rope, ConsecutivePositionsByTheirFirst) {
   const RopeTable table({.rotary = 8});
-  const Tensor x = random({3, 2, 8}, 9);
+  const Tensor x = normal_tensor({3, 2, 8}, 9);
   const std::int64_t positions[] = {62, 63, 64};
   Tensor in_place = x.to(DType::kF32);
   table.apply(in_place, 62);
-  EXPECT_EQ(values(in_place), turned(table, x, positions));
+  EXPECT_EQ(floats_of(in_place), turned(table, x, positions));
 }
 
 TEST(Rope, TurnsSlicesInPlace) {
   // Queries and keys of one fused product: the keys are heads 2 and 3 of each row.
-  Tensor fused = random({4, 5, 16}, 3);
-  const std::vector<float> before = values(fused);
+  Tensor fused = normal_tensor({4, 5, 16}, 3);
+  const std::vector<float> before = floats_of(fused);
   const std::int64_t positions[] = {5, 6, 7, 8};
   const RopeTable table({.rotary = 16});
   const std::vector<float> expected = turned(table, fused.slice(1, 2, 4), positions);
   Tensor keys = fused.slice(1, 2, 4);
   table.apply(keys, positions);
-  EXPECT_EQ(values(fused.slice(1, 2, 4)), expected);
-  EXPECT_EQ(values(fused.slice(1, 0, 2)), values(of(before, {4, 5, 16}).slice(1, 0, 2)));
-  EXPECT_EQ(values(fused.slice(1, 4, 5)), values(of(before, {4, 5, 16}).slice(1, 4, 5)));
+  EXPECT_EQ(floats_of(fused.slice(1, 2, 4)), expected);
+  EXPECT_EQ(floats_of(fused.slice(1, 0, 2)),
+            floats_of(f32_tensor(before, {4, 5, 16}).slice(1, 0, 2)));
+  EXPECT_EQ(floats_of(fused.slice(1, 4, 5)),
+            floats_of(f32_tensor(before, {4, 5, 16}).slice(1, 4, 5)));
 }
 
 TEST(Rope, BitsDependNeitherOnThreadsNorOnTheOtherRows) {
   for (const RopePairing pairing : {RopePairing::kInterleaved, RopePairing::kHalfSplit}) {
     const RopeTable table({.pairing = pairing, .rotary = 64});
-    const Tensor x = random({300, 9, 64}, 4);
+    const Tensor x = normal_tensor({300, 9, 64}, 4);
     std::vector<std::int64_t> positions(300);
     for (std::size_t i = 0; i < 300; ++i) positions[i] = static_cast<std::int64_t>(i * i % 1009);
     set_threads(1);
@@ -254,7 +238,7 @@ TEST(Rope, BitsDependNeitherOnThreadsNorOnTheOtherRows) {
 
 TEST(Rope, OneTableServesSeveralThreads) {
   const RopeTable shared({.rotary = 32}), own({.rotary = 32});
-  const Tensor x = random({1, 1, 32}, 5);
+  const Tensor x = normal_tensor({1, 1, 32}, 5);
   std::vector<std::vector<float>> got(4);
   std::vector<std::thread> threads;
   for (std::size_t t = 0; t < 4; ++t) {
@@ -274,7 +258,7 @@ TEST(Rope, EmptyInputs) {
   Tensor no_heads = Tensor::empty({3, 0, 4}, DType::kF32);
   EXPECT_NO_THROW(table.apply(no_heads, 0));
   const RopeTable still({.rotary = 0});
-  EXPECT_THAT(turned(still, of({1, 2}, {1, 1, 2}), std::vector<std::int64_t>{5}),
+  EXPECT_THAT(turned(still, f32_tensor({1, 2}, {1, 1, 2}), std::vector<std::int64_t>{5}),
               ElementsAre(1, 2));
 }
 
@@ -335,202 +319,6 @@ TEST(Rope, ErrorsOfSpecs) {
   bad.scaling = RopeScaling::kLlama3;
   bad.low_frequency_factor = 4;
   refuses(bad, "low_frequency_factor");
-}
-
-// The reference's head, turned in T, for rows of H heads of size K.
-template <class T>
-std::vector<T> naive(std::vector<T> x, std::int64_t H, std::int64_t K, const RopeSpec& spec,
-                     std::span<const std::int64_t> positions, double magnitude = 1) {
-  const std::vector<double> frequencies = rope_frequencies(spec);
-  for (std::size_t row = 0; row * static_cast<std::size_t>(K) < x.size(); ++row) {
-    const auto begin = x.begin() + static_cast<std::ptrdiff_t>(row) * K;
-    std::vector<T> head(begin, begin + K);
-    ref::rope(head, frequencies, positions[row / static_cast<std::size_t>(H)], magnitude,
-              spec.pairing == RopePairing::kInterleaved);
-    std::copy(head.begin(), head.end(), begin);
-  }
-  return x;
-}
-
-// Both pairings, whole and partial heads, odd numbers of pairs, with and without an attention
-// factor.
-std::vector<RopeSpec> specs() {
-  std::vector<RopeSpec> out;
-  for (const RopePairing pairing : {RopePairing::kInterleaved, RopePairing::kHalfSplit}) {
-    for (const std::int64_t R : {2, 6, 16, 34, 36}) {
-      out.push_back({.pairing = pairing, .rotary = R, .theta = 100});
-      out.push_back({.pairing = pairing,
-                     .rotary = R,
-                     .theta = 100,
-                     .scaling = RopeScaling::kYarn,
-                     .factor = 8,
-                     .original_context = 32});
-    }
-  }
-  return out;
-}
-
-double magnitude_of(const RopeSpec& spec) {
-  return spec.scaling == RopeScaling::kYarn ? yarn_attention_factor(spec.factor) : 1;
-}
-
-constexpr std::int64_t kPacked[] = {0, 1, 2, 0, 1, 77};  // a packed batch, and a jump
-
-TEST(RopeGradient, FLA_10_F64IsTheFormula) {
-  const Tensor x = test::random_tensor({6, 3, 36}, 1);
-  for (const RopeSpec& spec : specs()) {
-    test::expect_close(test::values(rope(x, RopeTable(spec), kPacked)),
-                       naive(test::values(x), 3, 36, spec, kPacked, magnitude_of(spec)), "f64",
-                       1e-14);
-  }
-}
-
-TEST(RopeGradient, FLA_10_BackwardByTheComplexStep) {
-  const Tensor x = test::random_tensor({6, 2, 36}, 2), dout = test::random_tensor({6, 2, 36}, 3);
-  for (const RopeSpec& spec : specs()) {
-    const auto f = [&](const auto& in) {
-      return naive(in[0], 2, 36, spec, kPacked, magnitude_of(spec));
-    };
-    const std::vector<double> expected =
-        test::complex_step(f, {test::values(x)}, 0, test::values(dout));
-    const RopeTable table(spec);
-    test::expect_close(test::values(rope_backward(dout, table, kPacked)), expected, "f64", 1e-14);
-    // f32: the numbers are of the size of 4, and two products and a sum are rounded.
-    test::expect_close(test::values(rope_backward(dout.to(DType::kF32), table, kPacked)), expected,
-                       "f32", 3e-7);
-  }
-}
-
-TEST(RopeGradient, FLA_10_TheInverseUndoesIt) {
-  for (const RopeSpec& spec : specs()) {
-    const RopeTable table(spec);
-    for (const DType dtype : {DType::kF64, DType::kF32}) {
-      const Tensor x = test::random_tensor({6, 3, 36}, 4, dtype);
-      const Tensor there = rope(x, table, kPacked);
-      EXPECT_NE(test::values(there), test::values(x));
-      test::expect_close(test::values(rope_inverse(there, table, kPacked)), test::values(x),
-                         std::string(to_string(dtype)), dtype == DType::kF64 ? 1e-15 : 4e-7);
-    }
-  }
-}
-
-TEST(RopeGradient, FLA_10_BackwardIsTheInverseWhereNothingIsScaled) {
-  const RopeTable table({.rotary = 32});
-  const Tensor x = random({6, 2, 40}, 5);
-  EXPECT_EQ(values(rope_backward(x, table, kPacked)), values(rope_inverse(x, table, kPacked)));
-}
-
-TEST(RopeGradient, FLA_10_B17_T24_NeighboursAreInterleavedAndHalvesAreHalfSplit) {
-  // Position 1, one radian for the first pair and 0.01 for the second. Interleaved (GPT-J) turns
-  // (x0, x1) and (x2, x3); half-split (GPT-NeoX, Qwen) turns (x0, x2) and (x1, x3).
-  const Tensor x = test::tensor_of({1, 2, 3, 4}, {1, 1, 4});
-  const std::int64_t one = 1;
-  const double c0 = std::cos(1.0), s0 = std::sin(1.0), c1 = std::cos(0.01), s1 = std::sin(0.01);
-  const RopeTable neighbours({.pairing = RopePairing::kInterleaved, .rotary = 4}),
-      halves({.pairing = RopePairing::kHalfSplit, .rotary = 4});
-  test::expect_close(test::values(rope(x, neighbours, std::span(&one, 1))),
-                     {c0 - 2 * s0, s0 + 2 * c0, 3 * c1 - 4 * s1, 3 * s1 + 4 * c1}, "neighbours",
-                     1e-15);
-  test::expect_close(test::values(rope(x, halves, std::span(&one, 1))),
-                     {c0 - 3 * s0, 2 * c1 - 4 * s1, s0 + 3 * c0, 2 * s1 + 4 * c1}, "halves", 1e-15);
-}
-
-TEST(RopeGradient, FLA_10_LengthsAreKept) {
-  // A turn keeps the length of each pair, so scores depend on differences of positions alone.
-  const RopeTable table({.pairing = RopePairing::kInterleaved, .rotary = 16});
-  const Tensor q = test::random_tensor({1, 1, 16}, 6), k = test::random_tensor({1, 1, 16}, 7);
-  const auto score = [&](std::int64_t at_q, std::int64_t at_k) {
-    const std::vector<double> a = test::values(rope(q, table, std::span(&at_q, 1))),
-                              b = test::values(rope(k, table, std::span(&at_k, 1)));
-    double sum = 0;
-    for (std::size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
-    return sum;
-  };
-  EXPECT_NEAR(score(9, 2), score(1007, 1000), 1e-12);
-  EXPECT_GT(std::abs(score(9, 2) - score(9, 3)), 1e-3);
-}
-
-TEST(RopeGradient, FLA_10_TheInPlaceFormHasTheSameBits) {
-  const RopeTable table({.rotary = 34});
-  const Tensor x = random({6, 3, 36}, 8);
-  EXPECT_EQ(values(rope(x, table, kPacked)), turned(table, x, kPacked));
-}
-
-TEST(RopeGradient, FLA_10_HalfTypesAreTurnedInF32AndRoundedOnce) {
-  const RopeTable table({.rotary = 16});
-  for (const DType dtype : {DType::kBF16, DType::kF16}) {
-    const Tensor x = test::random_tensor({6, 2, 16}, 9, dtype);
-    const Tensor out = rope(x, table, kPacked);
-    EXPECT_EQ(out.dtype(), dtype);
-    EXPECT_EQ(test::values(out), test::values(rope(x.to(DType::kF32), table, kPacked).to(dtype)));
-  }
-}
-
-TEST(RopeGradient, FLA_10_StridedRows) {
-  const RopeTable table({.rotary = 8});
-  const Tensor x = test::random_tensor({6, 8, 3}, 10).transpose(1, 2);
-  EXPECT_EQ(test::values(rope_backward(x, table, kPacked)),
-            test::values(rope_backward(x.contiguous_copy(), table, kPacked)));
-  const Tensor expanded = test::random_tensor({1, 3, 8}, 11).expand({6, 3, 8});
-  EXPECT_EQ(test::values(rope(expanded, table, kPacked)),
-            test::values(rope(expanded.contiguous_copy(), table, kPacked)));
-}
-
-TEST(RopeGradient, FLA_10_ThreadsDoNotChangeABit) {
-  const Tensor x = test::random_tensor({700, 4, 64}, 12);
-  std::vector<std::int64_t> positions(700);
-  for (std::size_t i = 0; i < 700; ++i) positions[i] = static_cast<std::int64_t>(i * i % 1009);
-  const RopeTable table({.rotary = 64});
-  for (const DType dtype : {DType::kF64, DType::kF32}) {
-    set_threads(1);
-    const std::vector<double> one = test::values(rope_backward(x.to(dtype), table, positions));
-    for (const int threads : {2, 7}) {
-      set_threads(threads);
-      EXPECT_EQ(test::values(rope_backward(x.to(dtype), table, positions)), one) << threads;
-    }
-    set_threads(1);
-  }
-}
-
-TEST(RopeGradient, FLA_10_PackedBatchEqualsItsSequencesAlone) {
-  const std::int32_t starts[] = {0, 3, 3, 8};
-  const Tensor start_J = Tensor::of(std::span<const std::int32_t>(starts), {4});
-  EXPECT_THAT(packed_positions(start_J), ElementsAre(0, 1, 2, 0, 1, 2, 3, 4));
-  const std::int64_t first[] = {5, 0, 64};
-  EXPECT_THAT(packed_positions(start_J, first), ElementsAre(5, 6, 7, 64, 65, 66, 67, 68));
-  const RopeTable table({.rotary = 8});
-  const Tensor x = random({8, 2, 8}, 13);
-  const Tensor packed = rope(x, table, packed_positions(start_J, first));
-  Tensor alone = x.slice(0, 3, 8).to(DType::kF32);
-  table.apply(alone, 64);
-  EXPECT_EQ(values(packed.slice(0, 3, 8)), values(alone));
-}
-
-TEST(RopeGradient, Errors) {
-  const RopeTable table({.rotary = 4});
-  const std::int64_t two[] = {0, 1};
-  EXPECT_THAT(
-      [&] {
-        (void)rope(Tensor::zeros({2, 1, 4}, DType::kI32), table, two);
-      },
-      ThrowsMessage<ArgumentError>("x_NHK is i32, expected f64, f32, bf16 or f16"));
-  EXPECT_THROW((void)rope_backward(Tensor::zeros({3, 1, 4}, DType::kF32), table, two),
-               ArgumentError);
-  EXPECT_THROW((void)rope_inverse(Tensor::zeros({2, 1, 3}, DType::kF32), table, two),
-               ArgumentError);
-  const auto starts = [](std::vector<std::int32_t> numbers) {
-    return Tensor::of(std::span<const std::int32_t>(numbers),
-                      {static_cast<std::int64_t>(numbers.size())});
-  };
-  EXPECT_THAT(
-      [&] {
-        (void)packed_positions(starts({0, 2, 1}));
-      },
-      ThrowsMessage<ArgumentError>(HasSubstr("start_J falls from 2 to 1")));
-  EXPECT_THROW((void)packed_positions(starts({1, 2})), ArgumentError);
-  EXPECT_THROW((void)packed_positions(starts({0, 2}), two), ArgumentError);
-  EXPECT_THROW((void)packed_positions(Tensor::zeros({3}, DType::kI64)), ArgumentError);
-  EXPECT_THROW((void)packed_positions(Tensor::zeros({0}, DType::kI32)), ArgumentError);
 }
 
 }  // namespace

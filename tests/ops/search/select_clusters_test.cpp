@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 
 #include "quire/base/error.h"
 #include "tests/ops/merge/keys.h"
@@ -59,6 +60,22 @@ TEST(SelectClusters, EqualsTheSort) {
         ASSERT_EQ(tokens, expected);
       }
     }
+  }
+}
+
+TEST(SelectClusters, K10_OfNothingNothingAndForMoreThanThereIsAll) {
+  constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+  std::int64_t tokens = -1;
+  for (const std::int64_t budget : {std::int64_t{0}, std::int64_t{1}, kMost}) {
+    EXPECT_TRUE(taken({}, {}, budget, &tokens).empty());
+    EXPECT_EQ(tokens, 0);
+    EXPECT_EQ(taken({3, 1}, {0, 0}, budget, &tokens), (std::vector<std::uint8_t>{0, 0}));
+    EXPECT_EQ(tokens, 0) << "clusters without members";
+  }
+  for (const std::int64_t budget : {std::int64_t{9}, std::int64_t{10}, kMost}) {
+    EXPECT_EQ(taken({1, 5, kNan}, {4, 3, 2}, budget, &tokens),
+              (std::vector<std::uint8_t>{1, 1, 1}));
+    EXPECT_EQ(tokens, 9);
   }
 }
 

@@ -12,6 +12,8 @@ namespace quire::kernel::QUIRE_ISA_NS {
 struct BlockQ4_1 {
   static constexpr PanelFormat kFormat{32, 20, 320, true};
   static constexpr int kZero = 0;
+  // Up to so many rows of input, unpacking each time costs less than keeping what was unpacked.
+  static constexpr std::int64_t kFewRows = 16;
   static constexpr bool kHasMinimum = true;
 
   static void pack_block(const std::byte* block, int row, std::byte* panel) {

@@ -12,6 +12,8 @@ namespace quire::kernel::QUIRE_ISA_NS {
 struct BlockQ8_0 {
   static constexpr PanelFormat kFormat{32, 34, 544, true};
   static constexpr int kZero = 128;
+  // Up to so many rows of input, unpacking each time costs less than keeping what was unpacked.
+  static constexpr std::int64_t kFewRows = 64;
   static constexpr bool kHasMinimum = false;
 
   static void pack_block(const std::byte* block, int row, std::byte* panel) {
