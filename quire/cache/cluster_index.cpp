@@ -112,7 +112,9 @@ ClusterIndex::ClusterIndex(const LayerSpec& spec, std::int64_t capacity, std::in
 
 void ClusterIndex::add(const KvView& tokens, std::int64_t begin, std::int64_t n) {
   Found found;
-  found.clusters = cluster_keys(tokens, 0, 0, n, spec_);
+  ClusterSpec spec = spec_;
+  if (n >= kCoarseFrom) spec.tokens_per_cluster *= 2;
+  found.clusters = cluster_keys(tokens, 0, 0, n, spec);
   found.M = found.clusters.groups;
   found.means = group_mean(tokens, 0, found.clusters.group_GS, found.M);
   found.place_GS = places_of(found.clusters, found.means);

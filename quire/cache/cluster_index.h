@@ -16,6 +16,9 @@ namespace quire::cache {
 class ClusterIndex {
  public:
   static constexpr std::int64_t kPage = 16;
+  /// Stretches of so many tokens have clusters of twice as many tokens: beside so many clusters,
+  /// what looking through them costs decides.
+  static constexpr std::int64_t kCoarseFrom = 65536;
 
   /// For at most `capacity` tokens, each stretch but the last of at least `least` tokens. Centroids
   /// are i8, each with a scale; of a cache of f32 f32.

@@ -32,7 +32,7 @@ struct TieredSpec {
   std::int64_t sinks = 16;     // a multiple of 16
   std::int64_t recent = 64;    // at least
   std::int64_t staging = 256;  // tokens that are indexed together, a multiple of 16
-  ClusterSpec clusters = {.tokens_per_cluster = 8};
+  ClusterSpec clusters = {.tokens_per_cluster = 8};  // twice as many from 65,536 tokens on
   /// The part of the clusters that were not selected, by rank, which is estimated: 1 all of them,
   /// as long as there are two levels also those that were not looked at; 0 none.
   double estimate = 1;

@@ -19,15 +19,6 @@ constexpr std::int64_t kLeastPages = 4;  // that are opened
 constexpr double kIndexPerKeys = 0.75;
 constexpr double kMinusInfinity = -std::numeric_limits<double>::infinity();
 
-/// log Σ e^x
-double log_sum(std::span<const float> x) {
-  double largest = kMinusInfinity, sum = 0;
-  for (const float one : x) largest = std::max(largest, double{one});
-  if (largest == kMinusInfinity) return largest;
-  for (const float one : x) sum += std::exp(double{one} - largest);
-  return largest + std::log(sum);
-}
-
 std::span<const float> row_of(const Tensor& x_1HC, std::int64_t h) {
   const std::int64_t C = x_1HC.size(2);
   return {x_1HC.data<float>() + h * C, static_cast<std::size_t>(C)};
@@ -68,7 +59,7 @@ Tensor take_mass(const Tensor& rank_1C, const Tensor& size_1C, const Tensor& mas
   std::vector<double> total(static_cast<std::size_t>(R)), share = total;
   for (std::int64_t r = 0; r < R; ++r) {
     const auto at = static_cast<std::size_t>(r);
-    total[at] = log_add(double{known_1R.data<float>()[r]}, log_sum(row_of(mass_1RC, r)));
+    total[at] = log_add(double{known_1R.data<float>()[r]}, log_sum_exp(row_of(mass_1RC, r)));
     share[at] = std::exp(double{hot_1R.data<float>()[r]} - total[at]);
   }
   std::vector<std::int64_t> order(static_cast<std::size_t>(C));
@@ -192,7 +183,7 @@ void TieredCache::Impl::open_best(const TieredLayer& layer, const Tensor& q_1HK,
     for (const std::int32_t p : opened)
       closed[static_cast<std::size_t>(p)] = -std::numeric_limits<float>::infinity();
     float& lse = known.lse_1H.mutable_data<float>()[h];
-    lse = static_cast<float>(log_add(double{lse}, log_sum(closed)));
+    lse = static_cast<float>(log_add(double{lse}, log_sum_exp(closed)));
   }
 }
 
@@ -336,9 +327,9 @@ SearchResult TieredCache::search(std::int64_t layer, const Tensor& q_HK,
     std::vector<float> taken, rest;
     for (std::int64_t c = 0; c < found.C; ++c)
       (found.taken(g, c) ? taken : rest).push_back(mass[static_cast<std::size_t>(c)]);
-    const double have = log_add(known.hot.lse_NH.data<float>()[h], log_sum(taken));
+    const double have = log_add(known.hot.lse_NH.data<float>()[h], log_sum_exp(taken));
     const double whole =
-        log_add(log_add(known.lse_1H.data<float>()[h], log_sum(taken)), log_sum(rest));
+        log_add(log_add(known.lse_1H.data<float>()[h], log_sum_exp(taken)), log_sum_exp(rest));
     out.covered_H[static_cast<std::size_t>(h)] = std::min(1.0, std::exp(have - whole));
   }
   return out;

@@ -5,6 +5,7 @@
 
 #include "quire/cache/query_observer.h"
 #include "quire/cache/tiered_impl.h"
+#include "quire/ops/search/cluster_mass.h"
 #include "quire/ops/search/select_clusters.h"
 
 namespace quire::cache {
@@ -99,35 +100,39 @@ void TieredCache::Impl::add_rest(const TieredLayer& layer, const TieredFound& fo
   if (spec.estimate < 1) estimated = best_rest(layer, found, g, spec.estimate);
   if (spec.own_values < 1) own = best_rest(layer, found, g, spec.own_values);
   const float* mass = found.mass_1HC.data<float>();
-  std::vector<std::int64_t> together;
-  for (std::int64_t first = 0; first < C; first += kPage) {
-    together.clear();
-    for (std::int64_t c = first; c < first + kPage; ++c) {
-      const std::int64_t m = found.cluster(g, c);
-      const float log_count = bias[static_cast<std::size_t>(m * G + g)];
-      if (found.taken(g, c) || log_count == kNone) continue;
-      if (spec.estimate < 1 && estimated.data<std::uint8_t>()[c] == 0) continue;
-      if (spec.own_values < 1 && own.data<std::uint8_t>()[c] == 0) {
-        together.push_back(c);
-        continue;
-      }
-      for (std::int64_t h = g * R; h < (g + 1) * R; ++h)
-        to.clusters.set_score(h, to.clusters.length(g),
-                              capped(mass[h * C + c], log_count, softcap));
-      to.clusters.add(g, m);
+  const auto width = static_cast<std::size_t>(C);
+  std::vector<float> together(width, kNone);  // 0: stands with its page
+  std::vector<std::uint8_t> is_page(width / kPage);
+  for (std::int64_t c = 0; c < C; ++c) {
+    const std::int64_t m = found.cluster(g, c);
+    const float log_count = bias[static_cast<std::size_t>(m * G + g)];
+    if (found.taken(g, c) || log_count == kNone) continue;
+    if (spec.estimate < 1 && estimated.data<std::uint8_t>()[c] == 0) continue;
+    if (spec.own_values < 1 && own.data<std::uint8_t>()[c] == 0) {
+      together[static_cast<std::size_t>(c)] = 0;
+      is_page[static_cast<std::size_t>(c / kPage)] = 1;
+      continue;
     }
-    if (together.empty()) continue;
-    for (std::int64_t h = g * R; h < (g + 1) * R; ++h) {
-      double sum = -std::numeric_limits<double>::infinity();
-      for (const std::int64_t c : together) {
-        const std::int64_t m = found.cluster(g, c);
-        sum = log_add(sum, double{capped(mass[h * C + c], bias[static_cast<std::size_t>(m * G + g)],
-                                         softcap)});
-      }
-      to.pages.set_score(h, to.pages.length(g), static_cast<float>(sum));
-    }
-    to.pages.add(g, found.cluster(g, first) / kPage);
+    for (std::int64_t h = g * R; h < (g + 1) * R; ++h)
+      to.clusters.set_score(h, to.clusters.length(g), capped(mass[h * C + c], log_count, softcap));
+    to.clusters.add(g, m);
   }
+  if (spec.own_values == 1) return;
+  std::vector<float> row(width), sums(is_page.size());
+  for (std::int64_t h = g * R; h < (g + 1) * R; ++h) {
+    std::copy_n(mass + h * C, C, row.begin());
+    for (std::int64_t c = 0; softcap != 0 && c < C; ++c)
+      row[static_cast<std::size_t>(c)] =
+          capped(row[static_cast<std::size_t>(c)],
+                 bias[static_cast<std::size_t>(found.cluster(g, c) * G + g)], softcap);
+    log_sum_exp_of_16(row, together, sums);
+    std::int64_t at = to.pages.length(g);
+    for (std::size_t page = 0; page < sums.size(); ++page)
+      if (is_page[page] != 0) to.pages.set_score(h, at++, sums[page]);
+  }
+  for (std::size_t page = 0; page < is_page.size(); ++page)
+    if (is_page[page] != 0)
+      to.pages.add(g, found.cluster(g, static_cast<std::int64_t>(page) * kPage) / kPage);
 }
 
 /// The query at position end − 1.

@@ -74,6 +74,15 @@ void cluster_mass_of_head(const Tensor& q_1HK, const KvView& centroids, std::int
                                 g);
 }
 
+double log_sum_exp(std::span<const float> x) { return kernel::log_sum_exp_cpu(x); }
+
+void log_sum_exp_of_16(std::span<const float> x, std::span<const float> mask,
+                       std::span<float> out) {
+  QUIRE_CHECK(mask.size() == x.size() && out.size() == (x.size() + 15) / 16, "x has ", x.size(),
+              " numbers, mask ", mask.size(), " and out ", out.size());
+  kernel::log_sum_exp_of_16_cpu(x, mask, out);
+}
+
 Tensor cluster_rank(const Tensor& mass_NHM, const Tensor& bias_GM, const Tensor& hot_NH,
                     GroupVote vote) {
   const Dims dims = QUIRE_DIMS(mass_NHM, bias_GM, hot_NH);

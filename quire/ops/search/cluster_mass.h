@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 
 #include "quire/ops/attention/kv_view.h"
 #include "quire/tensor/tensor.h"
@@ -36,6 +37,12 @@ Tensor cluster_mass(const Tensor& q_NHK, const KvView& centroids, std::int64_t b
 /// that hand each kv head to a thread. Throws ArgumentError on shapes, dtypes and g.
 void cluster_mass_of_head(const Tensor& q_1HK, const KvView& centroids, std::int64_t b,
                           double scale, std::int64_t g, Tensor& mass_1HM);
+
+/// log Σ e^x; −inf of nothing.
+double log_sum_exp(std::span<const float> x);
+/// log Σ e^(x + mask) of each 16 numbers, the last of which may be fewer; −inf of nothing.
+/// mask: 0, or −inf for a number that does not count. Throws ArgumentError on sizes.
+void log_sum_exp_of_16(std::span<const float> x, std::span<const float> mask, std::span<float> out);
 
 /// The rank of each cluster for a kv head: what one of its tokens receives from the heads of the
 /// group, each head's shares adding up to 1 over clusters and all other keys,

@@ -35,6 +35,15 @@ void cluster_mass_head_cpu(const ClusterMass& args, std::int64_t g) {
   run_tiles(args, g, 0, (args.M + kTile - 1) / kTile);
 }
 
+double log_sum_exp_cpu(std::span<const float> x) {
+  return QUIRE_FOR_ISA(row_lse)(x.data(), std::ssize(x), -std::numeric_limits<float>::infinity());
+}
+
+void log_sum_exp_of_16_cpu(std::span<const float> x, std::span<const float> mask,
+                           std::span<float> out) {
+  QUIRE_FOR_ISA(lse_of_16)(x.data(), mask.data(), std::ssize(x), out.data());
+}
+
 void cluster_rank_cpu(const ClusterRank& args) {
   const std::int64_t M = args.M, group = args.H / args.G;
   const auto lse = QUIRE_FOR_ISA(row_lse);

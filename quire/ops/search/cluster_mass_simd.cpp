@@ -112,6 +112,23 @@ double row_lse(const float* row, std::int64_t n, float hot) {
   return static_cast<double>(largest) + __builtin_log(sum);
 }
 
+void lse_of_16(const float* x, const float* mask, std::int64_t n, float* out) {
+  const F32 none = set1(-__builtin_inff());
+  for (std::int64_t i = 0; i < n; i += 16) {
+    const int left = n - i < 16 ? static_cast<int>(n - i) : 16;
+    const F32 masked = add(load_first(x + i, left), load_first(mask + i, left));
+    const F32 kept = keep_lanes(masked, 0, left, none);
+    const float largest = reduce_max(kept);
+    if (largest == -__builtin_inff()) {
+      out[i / 16] = largest;
+      continue;
+    }
+    const float sum = reduce_add(exp(sub(kept, set1(largest))));
+    out[i / 16] =
+        static_cast<float>(static_cast<double>(largest) + __builtin_log(static_cast<double>(sum)));
+  }
+}
+
 void rank_row(const float* mass_M, const float* bias_M, float lse, std::int64_t M, bool largest,
               float* rank_M) {
   const F32 none = set1(-__builtin_inff()), base = set1(lse);

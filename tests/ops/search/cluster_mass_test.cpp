@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <span>
+#include <vector>
 
 #include "quire/base/error.h"
 #include "quire/base/thread_pool.h"
@@ -91,6 +93,23 @@ TEST(ClusterMass, OneHeadAloneHasTheSameBits) {
   EXPECT_THROW(cluster_mass_of_head(q, view.kv(), 0, 0.3, 2, one), ArgumentError);
   Tensor other = Tensor::zeros({1, 6, 299}, DType::kF32);
   EXPECT_THROW(cluster_mass_of_head(q, view.kv(), 0, 0.3, 0, other), ArgumentError);
+}
+
+TEST(ClusterMass, SumsOfExponentials) {
+  const Tensor x = random_tensor({1, 1, 40}, 5, DType::kF32);
+  std::vector<float> row(x.data<float>(), x.data<float>() + 40), mask(40, 0), out(3);
+  mask[3] = mask[39] = -kInfinity;
+  row[5] = 300;  // e^300 is beyond f32
+  for (int i = 16; i < 32; ++i) mask[static_cast<std::size_t>(i)] = -kInfinity;
+  log_sum_exp_of_16(row, mask, out);
+  EXPECT_FLOAT_EQ(out[0], 300);
+  EXPECT_EQ(out[1], -kInfinity);
+  double sum = 0;
+  for (std::size_t i = 32; i < 39; ++i) sum += std::exp(double{row[i]});
+  EXPECT_NEAR(double{out[2]}, std::log(sum), 1e-5);
+  EXPECT_NEAR(log_sum_exp(std::span(row).subspan(32, 7)), std::log(sum), 1e-6);
+  EXPECT_EQ(log_sum_exp({}), -double{kInfinity});
+  EXPECT_THROW(log_sum_exp_of_16(row, mask, std::span(out).first(2)), ArgumentError);
 }
 
 TEST(ClusterRank, HET_05_TheHeadsOfAGroupVoteTogether) {
