@@ -108,8 +108,9 @@ struct TieredRest {
 struct TieredFound {
   std::vector<std::int32_t> opened_GW;  // pages of the index; empty: all
   std::int64_t C = 0, W = 0;
-  Tensor mass_1HC, super_mass_1HP;    // the latter with two levels
-  Tensor rank_GC, size_GC, taken_GC;  // f32, i64 and u8
+  Tensor mass_1HC, super_mass_1HP;            // the latter with two levels
+  Tensor rank_GC, size_GC, taken_GC;          // f32, i64 and u8
+  const std::uint8_t* taken_flags = nullptr;  // those of taken_GC
   std::vector<TieredHead> heads_G;
 
   /// Which cluster of the index the c-th is.
@@ -119,9 +120,7 @@ struct TieredFound {
     return opened_GW[static_cast<std::size_t>(g * W + c / page)] * page + c % page;
   }
   const TieredHead& head(std::int64_t g) const { return heads_G[static_cast<std::size_t>(g)]; }
-  bool taken(std::int64_t g, std::int64_t c) const {
-    return taken_GC.data<std::uint8_t>()[g * C + c] != 0;
-  }
+  bool taken(std::int64_t g, std::int64_t c) const { return taken_flags[g * C + c] != 0; }
 };
 
 /// The attention to sinks, staging and recent tokens; and the log-sum-exp over them and, with two

@@ -281,6 +281,7 @@ TieredFound TieredCache::Impl::find(TieredLayer& layer, const Tensor& q_1HK, std
   found.size_GC = Tensor::empty({G, C}, DType::kI64);
   thread_pool().run(G, [&](std::int64_t g) { look(layer, q_1HK, g, found, known); });
   choose(layer, found, budget, planned.tokens, known);
+  found.taken_flags = found.taken_GC.data<std::uint8_t>();
   found.heads_G.resize(static_cast<std::size_t>(G));
   if (rest != nullptr) *rest = {{G, C, H}, {G, pages, H}};
   thread_pool().run(G, [&](std::int64_t g) {
