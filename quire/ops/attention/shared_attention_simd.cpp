@@ -244,8 +244,11 @@ void make_tile(const Work& work, std::int64_t slot, float* v) {
     if (in_runs)
       return with_load(kv.dtype, [&](auto load) { widen_runs<decltype(load)>(work, runs, v); });
     with_stored(kv.dtype, [&](auto load) {
-      gather<decltype(load)>(kv, 0, g, slot, tile, {work.k, v, nullptr, nullptr, nullptr},
-                             work.width);
+      using Load = decltype(load);
+      TileRows rows;
+      find_rows<Load>(kv, 0, g, slot, tile, rows);
+      gather_keys<Load>(kv, slot, tile, rows, work.k);
+      gather_values<Load>(kv, tile, rows, work.width, v);
     });
   }
 }
