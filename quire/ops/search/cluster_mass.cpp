@@ -74,13 +74,15 @@ void cluster_mass_of_head(const Tensor& q_1HK, const KvView& centroids, std::int
                                 g);
 }
 
-double log_sum_exp(std::span<const float> x) { return kernel::log_sum_exp_cpu(x); }
+double log_sum_exp(std::span<const float> x) {
+  return kernel::log_sum_exp_cpu(x.data(), std::ssize(x));
+}
 
 void log_sum_exp_of_16(std::span<const float> x, std::span<const float> mask,
                        std::span<float> out) {
   QUIRE_CHECK(mask.size() == x.size() && out.size() == (x.size() + 15) / 16, "x has ", x.size(),
               " numbers, mask ", mask.size(), " and out ", out.size());
-  kernel::log_sum_exp_of_16_cpu(x, mask, out);
+  kernel::log_sum_exp_of_16_cpu(x.data(), mask.data(), std::ssize(x), out.data());
 }
 
 Tensor cluster_rank(const Tensor& mass_NHM, const Tensor& bias_GM, const Tensor& hot_NH,

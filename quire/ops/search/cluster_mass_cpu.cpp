@@ -35,13 +35,12 @@ void cluster_mass_head_cpu(const ClusterMass& args, std::int64_t g) {
   run_tiles(args, g, 0, (args.M + kTile - 1) / kTile);
 }
 
-double log_sum_exp_cpu(std::span<const float> x) {
-  return QUIRE_FOR_ISA(row_lse)(x.data(), std::ssize(x), -std::numeric_limits<float>::infinity());
+double log_sum_exp_cpu(const float* x, std::int64_t n) {
+  return QUIRE_FOR_ISA(row_lse)(x, n, -std::numeric_limits<float>::infinity());
 }
 
-void log_sum_exp_of_16_cpu(std::span<const float> x, std::span<const float> mask,
-                           std::span<float> out) {
-  QUIRE_FOR_ISA(lse_of_16)(x.data(), mask.data(), std::ssize(x), out.data());
+void log_sum_exp_of_16_cpu(const float* x, const float* mask, std::int64_t n, float* out) {
+  QUIRE_FOR_ISA(lse_of_16)(x, mask, n, out);
 }
 
 void cluster_rank_cpu(const ClusterRank& args) {

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 
 #include "quire/base/isa.h"
 #include "quire/ops/attention/kv_view.h"
@@ -37,9 +36,8 @@ void cluster_rank_cpu(const ClusterRank& args);
 QUIRE_DECLARE_KERNEL(double, row_lse, const float* row, std::int64_t n, float hot)
 /// The same of each 16 numbers, to which the mask is added.
 QUIRE_DECLARE_KERNEL(void, lse_of_16, const float* x, const float* mask, std::int64_t n, float* out)
-double log_sum_exp_cpu(std::span<const float> x);
-void log_sum_exp_of_16_cpu(std::span<const float> x, std::span<const float> mask,
-                           std::span<float> out);
+double log_sum_exp_cpu(const float* x, std::int64_t n);
+void log_sum_exp_of_16_cpu(const float* x, const float* mask, std::int64_t n, float* out);
 /// rank[m] = e^(mass[m] − bias[m] − lse), added to or compared with what stands there.
 QUIRE_DECLARE_KERNEL(void, rank_row, const float* mass_M, const float* bias_M, float lse,
                      std::int64_t M, bool largest, float* rank_M)
