@@ -16,8 +16,9 @@ struct Numbers {
 
 template <class T>
 void put(std::vector<std::byte>& out, std::span<const T> values) {
-  const auto bytes = std::as_bytes(values);
-  out.insert(out.end(), bytes.begin(), bytes.end());
+  const std::size_t before = out.size();
+  out.resize(before + values.size_bytes());
+  if (!values.empty()) std::memcpy(out.data() + before, values.data(), values.size_bytes());
 }
 
 template <class T>
@@ -29,7 +30,7 @@ std::span<const T> values_of(const Tensor& x) {
 template <class T>
 void take(std::span<const std::byte>& from, std::span<T> to) {
   QUIRE_CHECK(from.size() >= to.size_bytes(), "a merged layer ends early");
-  std::memcpy(to.data(), from.data(), to.size_bytes());
+  if (!to.empty()) std::memcpy(to.data(), from.data(), to.size_bytes());
   from = from.subspan(to.size_bytes());
 }
 
