@@ -202,7 +202,7 @@ std::string unknown(const CLI::App& app, const std::string& command) {
 std::string told(const CLI::ParseError& error) {
   const std::string text = error.what();
   if (text.ends_with(" flag override")) {
-    return fmt::format("{} takes no value", text.substr(0, text.find(' ')));
+    return fmt::format("--{} takes no value", text.substr(0, text.find(' ')));
   }
   const std::size_t colon = text.find(": ");
   const bool missing = text.find(" required ") != std::string::npos && text.ends_with(" missing");
