@@ -47,7 +47,7 @@ void* operator new[](std::size_t bytes) { return quire::test::counted_allocation
 void* operator new(std::size_t bytes, std::align_val_t alignment) {
   return quire::test::counted_allocation(bytes, static_cast<std::size_t>(alignment));
 }
-// (A sanitizer has its own of these two, which do not go through the first.)
+// (A sanitizer has its own of these, which do not go through the first.)
 void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept try {
   return quire::test::counted_allocation(bytes);
 } catch (const std::bad_alloc&) {
@@ -55,6 +55,12 @@ void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept try {
 }
 void* operator new[](std::size_t bytes, const std::nothrow_t&) noexcept try {
   return quire::test::counted_allocation(bytes);
+} catch (const std::bad_alloc&) {
+  return nullptr;
+}
+void* operator new(std::size_t bytes, std::align_val_t alignment, const std::nothrow_t&) noexcept
+    try {
+  return quire::test::counted_allocation(bytes, static_cast<std::size_t>(alignment));
 } catch (const std::bad_alloc&) {
   return nullptr;
 }
