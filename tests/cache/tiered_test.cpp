@@ -361,19 +361,19 @@ TEST(TieredCache, contract_7_neither_threads_nor_the_size_of_steps_change_a_bit)
   for (const SearchBudget& budget : budgets) {
     for (const std::int64_t two_levels : {std::int64_t{0}, std::int64_t{100000}}) {
       Rng rng(8);
-      const Step all = topical_step(rng, layers, 900);
+      const Step all = topical_step(rng, layers, 500);
       TieredSpec spec = small_zones(budget);
       spec.two_levels_from = two_levels;
       spec.opened = 2;
-      std::vector<std::int64_t> one_by_one(250);
-      std::iota(one_by_one.begin(), one_by_one.end(), 651);
+      std::vector<std::int64_t> one_by_one(130);
+      std::iota(one_by_one.begin(), one_by_one.end(), 371);
       std::vector<std::vector<float>> outputs;
       for (const int count : {1, 3}) {
         set_threads(count);
         for (const std::vector<std::int64_t>& ends :
-             {std::vector<std::int64_t>{657, 664, 800, 900}, one_by_one}) {
-          TieredCache cache(layers, spec, 900, DType::kF16);
-          outputs.push_back(run(cache, all, 650, ends));
+             {std::vector<std::int64_t>{377, 384, 460, 500}, one_by_one}) {
+          TieredCache cache(layers, spec, 500, DType::kF16);
+          outputs.push_back(run(cache, all, 370, ends));
         }
       }
       set_threads(threads);
