@@ -40,20 +40,24 @@ inline void* allocation_that_may_fail(std::size_t bytes) {
 
 }  // namespace quire::test
 
-void* operator new(std::size_t bytes) { return quire::test::allocation_that_may_fail(bytes); }
-void* operator new[](std::size_t bytes) { return quire::test::allocation_that_may_fail(bytes); }
+// (Not inlined: g++ takes one of a pair that is inlined for a mismatch.)
+[[gnu::noinline]] void* operator new(std::size_t bytes) {
+  return quire::test::allocation_that_may_fail(bytes);
+}
+[[gnu::noinline]] void* operator new[](std::size_t bytes) {
+  return quire::test::allocation_that_may_fail(bytes);
+}
 // (A sanitizer has its own of these two, which do not go through the first.)
-void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept try {
+[[gnu::noinline]] void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept try {
   return quire::test::allocation_that_may_fail(bytes);
 } catch (const std::bad_alloc&) {
   return nullptr;
 }
-void* operator new[](std::size_t bytes, const std::nothrow_t&) noexcept try {
+[[gnu::noinline]] void* operator new[](std::size_t bytes, const std::nothrow_t&) noexcept try {
   return quire::test::allocation_that_may_fail(bytes);
 } catch (const std::bad_alloc&) {
   return nullptr;
 }
-// (Inlined, g++ takes them for a mismatch of malloc and new.)
 [[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
 [[gnu::noinline]] void operator delete[](void* p) noexcept { std::free(p); }
 [[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept { std::free(p); }
