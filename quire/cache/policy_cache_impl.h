@@ -107,7 +107,6 @@ struct PolicyCache::Impl {
   Tensor over_what_was_kept(PolicyLayer& layer, const Tensor& q_NHK);
   Tensor over_selected(PolicyLayer& layer, const Tensor& q_NHK);
   Tensor over_selected_by_heads(PolicyLayer& layer, const Tensor& q_NHK);
-  static double mass_of(const Tensor& part_NH, const Tensor& whole_NH);
   std::vector<float> query_mass(PolicyLayer& layer, const Tensor& q_1HK, std::int64_t end) const;
   Selected select(PolicyLayer& layer, const Tensor& q_NHK);
   AttentionResult attend_biased(PolicyLayer& layer, const Tensor& q_NHK,

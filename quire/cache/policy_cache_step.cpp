@@ -27,16 +27,6 @@ void check_stand_ins(const StandIns& of, const LayerSpec& spec, const Policy& po
 
 }  // namespace
 
-/// The share of the attention of each row of `part` in `whole`, averaged over the heads of the last
-/// row.
-double PolicyCache::Impl::mass_of(const Tensor& part_NH, const Tensor& whole_NH) {
-  const std::int64_t H = part_NH.size(1), last = (part_NH.size(0) - 1) * H;
-  double sum = 0;
-  for (std::int64_t h = last; h < last + H; ++h)
-    sum += std::exp(double{part_NH.data<float>()[h]} - double{whole_NH.data<float>()[h]});
-  return sum / static_cast<double>(H);
-}
-
 AttentionResult PolicyCache::Impl::over_all(PolicyLayer& layer, const Tensor& q_NHK) const {
   KvView view = layer.all->view(layer.length);
   view.length_BG = &layer.length;

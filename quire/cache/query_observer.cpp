@@ -1,6 +1,7 @@
 #include "quire/cache/query_observer.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "quire/base/error.h"
 #include "quire/base/thread_pool.h"
@@ -13,6 +14,14 @@ Tensor one_sequence(std::int64_t N) {
   start_J.mutable_data<std::int32_t>()[0] = 0;
   start_J.mutable_data<std::int32_t>()[1] = static_cast<std::int32_t>(N);
   return start_J;
+}
+
+double mass_of(const Tensor& part_NH, const Tensor& whole_NH) {
+  const std::int64_t H = part_NH.size(1), last = (part_NH.size(0) - 1) * H;
+  double sum = 0;
+  for (std::int64_t h = last; h < last + H; ++h)
+    sum += std::exp(double{part_NH.data<float>()[h]} - double{whole_NH.data<float>()[h]});
+  return sum / static_cast<double>(H);
 }
 
 QueryObserver::QueryObserver(const LayerSpec& spec, const Observe& observe)

@@ -51,4 +51,8 @@ class QueryObserver {
 /// One sequence of N queries.
 Tensor one_sequence(std::int64_t N);
 
+/// The share that the attention behind lse `part` has of that behind `whole`, averaged over the
+/// heads of the last query.
+double mass_of(const Tensor& part_NH, const Tensor& whole_NH);
+
 }  // namespace quire::cache

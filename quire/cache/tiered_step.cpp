@@ -21,15 +21,6 @@ float capped(float mass, float log_count, double softcap) {
   return static_cast<float>(softcap * std::tanh(score / softcap)) + log_count;
 }
 
-/// The part of each head's attention that `part` has of `whole`, averaged.
-double mass_of(const Tensor& part_1H, const Tensor& whole_1H) {
-  const std::int64_t H = part_1H.size(1);
-  double sum = 0;
-  for (std::int64_t h = 0; h < H; ++h)
-    sum += std::exp(double{part_1H.data<float>()[h]} - double{whole_1H.data<float>()[h]});
-  return sum / static_cast<double>(H);
-}
-
 }  // namespace
 
 /// The ordinary attention of the last N of `end` tokens, in the order of their positions.

@@ -10,6 +10,17 @@ namespace {
 
 using Slots = std::vector<std::vector<std::int32_t>>;
 
+/// Calls f(first byte, bytes) for each row of the first N tokens, head by head, then for the scales
+/// of their keys and of their values.
+template <class F>
+void each_row(const TieredLayer& layer, DType kv, std::int64_t N, F&& f) {
+  const std::int64_t G = layer.spec.G, row = layer.rows.row_bytes(), scale = G * kv_scale_bytes(kv);
+  for (std::int64_t g = 0; g < G; ++g)
+    for (std::int64_t n = 0; n < N; ++n) f(layer.rows.row(g, n), row);
+  for (std::int64_t n = 0; n < N && scale > 0; ++n) f(layer.rows.key_scales(n), scale);
+  for (std::int64_t n = 0; n < N && scale > 0; ++n) f(layer.rows.value_scales(n), scale);
+}
+
 }  // namespace
 
 void TieredCache::Impl::write(TieredLayer& layer, const Tensor& k_NGK, const Tensor& v_NGU) {
@@ -136,39 +147,28 @@ std::vector<std::int32_t> TieredCache::Impl::slots_of(const TieredLayer& layer,
 }
 
 std::vector<std::byte> TieredCache::Impl::rows_of(const TieredLayer& layer) const {
-  const std::int64_t N = layer.length, G = layer.spec.G, row = layer.rows.row_bytes();
+  const std::int64_t N = layer.length;
   if (disk != nullptr) {
     const TieredPages::Range range{0, N};
     TieredPages::Reading reading = disk->read(number_of(layer), std::span(&range, 1));
     return disk->rows(reading, slots_of(layer, N), N);
   }
   std::vector<std::byte> out;
-  const auto put = [&](const std::byte* from, std::int64_t bytes) {
-    out.insert(out.end(), from, from + bytes);
-  };
   out.reserve(static_cast<std::size_t>(N * layer.rows.bytes_per_token()));
-  for (std::int64_t g = 0; g < G; ++g)
-    for (std::int64_t n = 0; n < N; ++n) put(layer.rows.row(g, n), row);
-  const std::int64_t scale = G * kv_scale_bytes(kv);
-  for (std::int64_t n = 0; n < N && scale > 0; ++n) put(layer.rows.key_scales(n), scale);
-  for (std::int64_t n = 0; n < N && scale > 0; ++n) put(layer.rows.value_scales(n), scale);
+  each_row(layer, kv, N, [&](const std::byte* from, std::int64_t size) {
+    out.insert(out.end(), from, from + size);
+  });
   return out;
 }
 
 void TieredCache::Impl::set_rows(TieredLayer& layer, std::span<const std::byte> bytes,
                                  std::int64_t tokens) {
-  const std::int64_t N = tokens, G = layer.spec.G, row = layer.rows.row_bytes();
-  if (disk != nullptr) return disk->set_rows(number_of(layer), bytes, N);
+  if (disk != nullptr) return disk->set_rows(number_of(layer), bytes, tokens);
   const std::byte* from = bytes.data();
-  const auto take = [&](std::byte* to, std::int64_t size) {
+  each_row(layer, kv, tokens, [&](std::byte* to, std::int64_t size) {
     std::memcpy(to, from, static_cast<std::size_t>(size));
     from += size;
-  };
-  for (std::int64_t g = 0; g < G; ++g)
-    for (std::int64_t n = 0; n < N; ++n) take(layer.rows.row(g, n), row);
-  const std::int64_t scale = G * kv_scale_bytes(kv);
-  for (std::int64_t n = 0; n < N && scale > 0; ++n) take(layer.rows.key_scales(n), scale);
-  for (std::int64_t n = 0; n < N && scale > 0; ++n) take(layer.rows.value_scales(n), scale);
+  });
 }
 
 HeldTokens TieredCache::Impl::all_tokens(TieredLayer& layer, std::int64_t end) const {

@@ -15,6 +15,7 @@
 
 #include "quire/base/error.h"
 #include "tests/support/fault_file_ops.h"
+#include "tests/support/folder.h"
 
 namespace quire {
 namespace {
@@ -25,13 +26,6 @@ using testing::HasSubstr;
 /// A folder of its own for each test.
 class FileOpsTest : public testing::Test {
  protected:
-  void SetUp() override {
-    std::string name = (fs::temp_directory_path() / "quire-file-ops-XXXXXX").string();
-    ASSERT_NE(::mkdtemp(name.data()), nullptr);
-    folder_ = name;
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
   std::string path(const std::string& name) const { return (folder_ / name).string(); }
   std::string make(const std::string& name, const std::string& content) const {
     std::ofstream(path(name), std::ios::binary) << content;
@@ -44,7 +38,8 @@ class FileOpsTest : public testing::Test {
     return out;
   }
 
-  fs::path folder_;
+  const test::Folder made_;
+  const fs::path folder_ = made_.path();
 };
 
 std::string content_of(const std::string& path) {

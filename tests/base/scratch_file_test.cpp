@@ -11,22 +11,18 @@
 
 #include "quire/base/error.h"
 #include "quire/base/file_ops.h"
+#include "tests/support/folder.h"
 
 namespace quire {
 namespace {
 
 class ScratchFileTest : public testing::TestWithParam<const char*> {
  protected:
-  void SetUp() override {
-    folder_ = (std::filesystem::temp_directory_path() / "quire-scratch-XXXXXX").string();
-    ASSERT_NE(::mkdtemp(folder_.data()), nullptr);
-    ::setenv("QUIRE_IO", GetParam(), 1);
-  }
-  void TearDown() override {
-    ::unsetenv("QUIRE_IO");
-    std::filesystem::remove_all(folder_);
-  }
-  std::string folder_;
+  void SetUp() override { ::setenv("QUIRE_IO", GetParam(), 1); }
+  void TearDown() override { ::unsetenv("QUIRE_IO"); }
+
+  const test::Folder made_;
+  const std::string& folder_ = made_.path();
 };
 
 TEST_P(ScratchFileTest, many_transfers_of_many_parts_go_and_come) {

@@ -61,6 +61,12 @@ class PagedMatrix : public testing::TestWithParam<DType> {
   std::string at(std::int64_t page) const {
     return std::string(to_string(kv())) + ", pages of " + std::to_string(page);
   }
+  /// first_, read in chunks, in a file.
+  void save_first(std::int64_t page, std::int64_t chunk, const std::string& path) const {
+    PagedCache cache(pool_of(page, kv()), kCapacity);
+    feed_in(cache, first_, chunk, ids_of(150));
+    save_cache(cache, path, "Model", 5);
+  }
 
   Rng rng_{11};
   const Step first_, other_, next_;
@@ -113,13 +119,9 @@ TEST_P(PagedMatrix, I2_I7_INF_11_saved_and_reopened_with_other_threads_and_chunk
   for (const std::int64_t page : kPages) {
     MemoryFileOps files;
     set_threads(2);
-    PagedCache cache(pool_of(page, kv()), kCapacity);
-    feed_in(cache, first_, 40, ids_of(150));
-    save_cache(cache, "f", "Model", 5);
+    save_first(page, 40, "f");
     set_threads(1);
-    PagedCache by_token(pool_of(page, kv()), kCapacity);
-    feed_in(by_token, first_, 1, ids_of(150));
-    save_cache(by_token, "g", "Model", 5);
+    save_first(page, 1, "g");
     EXPECT_TRUE(files.content("g") == files.content("f")) << at(page);
 
     const SavedCache saved("f");
@@ -146,9 +148,7 @@ TEST_P(PagedMatrix, I7_I2_a_saved_file_reopens_under_a_memory_limit_and_out_of_o
   for (const std::int64_t page : kPages) {
     MemoryFileOps files;
     set_threads(2);
-    PagedCache cache(pool_of(page, kv()), kCapacity);
-    feed_in(cache, first_, 40, ids_of(150));
-    save_cache(cache, "f", "Model", 5);
+    save_first(page, 40, "f");
     const auto limited = limited_pool(some_layers(), 190, "folder", page, kv());
     ASSERT_TRUE(limited->tier_counts()) << at(page);
     const auto inside = SavedCache("f").load(limited, kCapacity);

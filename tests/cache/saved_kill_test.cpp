@@ -11,6 +11,7 @@
 #include "quire/base/thread_pool.h"
 #include "quire/cache/saved.h"
 #include "tests/cache/steps.h"
+#include "tests/support/folder.h"
 
 namespace quire::cache {
 namespace {
@@ -46,9 +47,8 @@ void fill(PagedCache& cache, std::int32_t n) {
 }
 
 TEST(SavedCacheKill, D6_I9_I24_a_thousand_kills_leave_a_whole_cache) {
-  std::string folder = (std::filesystem::temp_directory_path() / "quire-kill-XXXXXX").string();
-  ASSERT_NE(::mkdtemp(folder.data()), nullptr);
-  const std::string path = folder + "/f";
+  const quire::test::Folder folder;
+  const std::string path = folder.path() + "/f";
   set_threads(1);  // a forked process has no other
   std::vector<std::vector<float>> answers;
   std::vector<test::Step> next;
@@ -86,14 +86,12 @@ TEST(SavedCacheKill, D6_I9_I24_a_thousand_kills_leave_a_whole_cache) {
   }
   // How far a child comes depends on the machine; that some came through does not.
   EXPECT_GT(changes, 0);
-  std::filesystem::remove_all(folder);
 }
 
 TEST(SavedCacheKill,
      D8_D11_I9_two_processes_that_save_to_one_file_and_a_reader_meet_only_whole_ones) {
-  std::string folder = (std::filesystem::temp_directory_path() / "quire-kill-XXXXXX").string();
-  ASSERT_NE(::mkdtemp(folder.data()), nullptr);
-  const std::string path = folder + "/f";
+  const quire::test::Folder folder;
+  const std::string path = folder.path() + "/f";
   set_threads(1);
   pid_t writers[2];
   for (pid_t& writer : writers) {
@@ -118,7 +116,6 @@ TEST(SavedCacheKill,
     ::waitpid(writer, &status, 0);
   }
   EXPECT_GT(seen.size(), 1u);
-  std::filesystem::remove_all(folder);
 }
 
 }  // namespace

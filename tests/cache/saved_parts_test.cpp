@@ -32,13 +32,7 @@ constexpr std::int64_t kDocument = 300, kTokens = 360;
 
 std::vector<LayerSpec> some_layers() { return {layer_of(4, 2, 16, 16), layer_of(2, 2, 20, 12)}; }
 
-TieredSpec tiered_spec() {
-  TieredSpec spec;
-  spec.budget = {.tokens = 60};
-  spec.recent = 32;
-  spec.staging = 64;
-  return spec;
-}
+TieredSpec tiered_spec() { return test::small_zones({.tokens = 60}); }
 
 std::unique_ptr<KvCache> make(const std::string& form, DType kv) {
   if (form == "tiered")
@@ -179,14 +173,19 @@ TEST(SavedParts, D4_D3_a_flip_of_any_byte_and_any_shorter_file_is_refused) {
   }
 }
 
-TEST(SavedParts, D9_D15_another_form_model_or_layout_is_refused) {
-  const Folder folder;
-  const Step all = text();
+/// The file of a tiered cache that has read the document.
+std::string saved_tiered(const Folder& folder) {
   const auto cache = make("tiered", DType::kF16);
-  feed(*cache, part(all, 0, kDocument));
+  feed(*cache, part(text(), 0, kDocument));
   cache->end_reading();
   const std::string path = folder.path() + "/a";
   save(*cache, path, "tiered", DType::kF16);
+  return path;
+}
+
+TEST(SavedParts, D9_D15_another_form_model_or_layout_is_refused) {
+  const Folder folder;
+  const std::string path = saved_tiered(folder);
   const SavedCache saved(path);
   const auto refused = [&](const std::string& form, const std::string& identity,
                            const std::vector<LayerSpec>& layers) {
@@ -260,12 +259,7 @@ TEST(SavedParts, what_was_not_read_to_its_end_or_went_on_is_not_saved) {
 
 TEST(SavedParts, D2_D14_a_fault_at_any_operation_leaves_no_half_file_and_no_half_cache) {
   const Folder folder;
-  const Step all = text();
-  const auto cache = make("tiered", DType::kF16);
-  feed(*cache, part(all, 0, kDocument));
-  cache->end_reading();
-  const std::string path = folder.path() + "/a";
-  save(*cache, path, "tiered", DType::kF16);
+  const std::string path = saved_tiered(folder);
   int failed = 0;
   for (std::int64_t n = 1; n < 40; ++n) {
     const quire::test::FaultFileOps faults(n);

@@ -16,6 +16,7 @@
 #include "quire/ops/attention/kv_format.h"
 #include "tests/cache/steps.h"
 #include "tests/support/fault_file_ops.h"
+#include "tests/support/folder.h"
 #include "tests/support/memory_file_ops.h"
 
 namespace quire::cache {
@@ -357,9 +358,8 @@ TEST(SavedCache, K11_positions_with_holes_are_refused) {
 }
 
 TEST(SavedCache, D2_D14_a_fault_at_any_operation_is_an_error_and_leaves_the_old_file) {
-  std::string name = (std::filesystem::temp_directory_path() / "quire-saved-XXXXXX").string();
-  ASSERT_NE(::mkdtemp(name.data()), nullptr);
-  const std::string path = name + "/f";
+  const quire::test::Folder folder;
+  const std::string path = folder.path() + "/f";
   const PagedSpec spec = spec_of(DType::kI8);
   const Pair pair(spec);
   const auto read = [&] {
@@ -392,7 +392,6 @@ TEST(SavedCache, D2_D14_a_fault_at_any_operation_is_an_error_and_leaves_the_old_
       EXPECT_EQ(pool->counts().free, 10);
     }
   }
-  std::filesystem::remove_all(name);
 }
 
 }  // namespace

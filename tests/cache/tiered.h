@@ -1,33 +1,19 @@
 #pragma once
 
-// Pools of which only a part is in memory.
+// Pools of which only a part is in memory, and caches that read only a part.
 
-#include <unistd.h>
-
-#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "quire/cache/paged.h"
+#include "quire/cache/tiered.h"
 #include "tests/cache/steps.h"
+#include "tests/support/folder.h"
 
 namespace quire::cache::test {
 
-/// An empty folder, removed with all that is in it.
-class Folder {
- public:
-  Folder() : path_((std::filesystem::temp_directory_path() / "quire-tier-XXXXXX").string()) {
-    if (::mkdtemp(path_.data()) == nullptr) throw IoError(path_, "cannot make the folder", errno);
-  }
-  ~Folder() { std::filesystem::remove_all(path_); }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
+using quire::test::Folder;
 
 /// A pool's sizes without a limit.
 inline PagedSpec spec_of(const std::vector<LayerSpec>& layers, std::int64_t budget,
@@ -55,6 +41,15 @@ inline std::shared_ptr<PagedPool> limited_pool(const std::vector<LayerSpec>& lay
                                                std::int64_t page = 16, DType kv = DType::kF32,
                                                std::int64_t more = 0) {
   return std::make_shared<PagedPool>(limited(spec_of(layers, budget, page, kv), folder, more));
+}
+
+/// Zones that a few hundred tokens fill.
+inline TieredSpec small_zones(const SearchBudget& budget) {
+  TieredSpec spec;
+  spec.budget = budget;
+  spec.recent = 32;
+  spec.staging = 64;
+  return spec;
 }
 
 }  // namespace quire::cache::test

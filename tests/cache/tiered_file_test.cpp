@@ -26,6 +26,7 @@ using test::message_of;
 using test::part;
 using test::random_step;
 using test::same_bits;
+using test::small_zones;
 using test::Step;
 using testing::HasSubstr;
 
@@ -34,14 +35,6 @@ std::vector<LayerSpec> some_layers(std::size_t count = 5) {
   std::vector<LayerSpec> layers(count, layer_of(4, 2, 16, 16));
   layers[1] = layer_of(2, 2, 20, 12);
   return layers;
-}
-
-TieredSpec small_zones(const SearchBudget& budget) {
-  TieredSpec spec;
-  spec.budget = budget;
-  spec.recent = 32;
-  spec.staging = 64;
-  return spec;
 }
 
 TieredSpec limited(TieredSpec spec, const std::vector<LayerSpec>& layers, std::int64_t capacity,

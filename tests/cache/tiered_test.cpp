@@ -11,6 +11,7 @@
 #include "quire/base/thread_pool.h"
 #include "quire/cache/contiguous.h"
 #include "tests/cache/steps.h"
+#include "tests/cache/tiered.h"
 
 namespace quire::cache {
 namespace {
@@ -21,6 +22,7 @@ using test::layer_of;
 using test::message_of;
 using test::part;
 using test::same_bits;
+using test::small_zones;
 using test::Step;
 
 constexpr DType kStored[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kI8};
@@ -50,14 +52,6 @@ Step topical_step(Rng& rng, const std::vector<LayerSpec>& layers, std::int64_t N
     }
   }
   return step;
-}
-
-TieredSpec small_zones(const SearchBudget& budget) {
-  TieredSpec spec;
-  spec.budget = budget;
-  spec.recent = 32;
-  spec.staging = 64;
-  return spec;
 }
 
 /// Reads [0, document), then goes on in steps that end at `ends`; the outputs after the document.

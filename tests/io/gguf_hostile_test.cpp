@@ -9,6 +9,7 @@
 
 #include "quire/base/error.h"
 #include "quire/io/gguf.h"
+#include "tests/support/folder.h"
 #include "tests/support/gguf_writer.h"
 #include "tests/support/memory_file_ops.h"
 
@@ -358,17 +359,15 @@ TEST(GgufHostile, G21_split_files_are_refused_by_name) {
 }
 
 TEST(GgufHostile, G24_what_is_no_file) {
-  namespace fs = std::filesystem;
-  std::string folder = (fs::temp_directory_path() / "quire-gguf-XXXXXX").string();
-  ASSERT_NE(::mkdtemp(folder.data()), nullptr);
+  const test::Folder made;
+  const std::string& folder = made.path();
   ASSERT_EQ(::mkfifo((folder + "/pipe").c_str(), 0600), 0);
-  fs::create_symlink("loop", folder + "/loop");
+  std::filesystem::create_symlink("loop", folder + "/loop");
   EXPECT_THROW(GgufFile(folder + "/absent"), IoError);
   EXPECT_THROW(GgufFile{folder}, IoError);
   EXPECT_THROW(GgufFile(folder + "/pipe"), IoError);
   EXPECT_THROW(GgufFile(folder + "/loop"), IoError);
   EXPECT_THROW(GgufFile("/dev/zero"), IoError);
-  fs::remove_all(folder);
 }
 
 }  // namespace
