@@ -106,8 +106,11 @@ void cluster_mass_tile(const ClusterMass& args, std::int64_t g, std::int64_t til
 }
 
 double row_lse(const float* row, std::int64_t n, float hot) {
-  float largest = hot;
-  for (std::int64_t i = 0; i < n; ++i) largest = row[i] > largest ? row[i] : largest;
+  F32 highest = set1(hot);
+  std::int64_t whole = 0;
+  for (; whole + 16 <= n; whole += 16) highest = max(load(row + whole), highest);
+  float largest = reduce_max(highest);
+  for (std::int64_t i = whole; i < n; ++i) largest = row[i] > largest ? row[i] : largest;
   if (largest == -__builtin_inff()) return static_cast<double>(largest);
   F32 sums = zero();
   double sum = 0;
@@ -139,8 +142,7 @@ void lse_of_16(const float* x, const float* mask, std::int64_t n, float* out) {
       continue;
     }
     const float sum = reduce_add(exp(sub(kept, set1(largest))));
-    out[i / 16] =
-        static_cast<float>(static_cast<double>(largest) + __builtin_log(static_cast<double>(sum)));
+    out[i / 16] = largest + __builtin_logf(sum);
   }
 }
 

@@ -18,7 +18,7 @@ struct List {
   const std::int32_t* slot;  // of the chunk
   const float* q;            // of the group's first row
   std::int64_t g, n, group, width_K, width_U;
-  float* scores;  // [group, 256], then weights
+  float* scores;  // [group, 128], then weights
   float* row;     // 4 keys or a value, where they are no whole number of vectors
 
   template <class Load>
