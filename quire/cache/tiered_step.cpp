@@ -131,12 +131,13 @@ void TieredCache::Impl::add_rest(const TieredLayer& layer, const TieredFound& fo
   std::vector<std::int32_t> own_C(width + 1);  // which stand for themselves
   std::int64_t count = 0;
   for (std::int64_t c = 0; c < C; ++c) {
-    const bool rest = taken[c] == 0 && size[c] > 0 && (in_estimate == nullptr || in_estimate[c] != 0);
+    const bool rest =
+        taken[c] == 0 && size[c] > 0 && (in_estimate == nullptr || in_estimate[c] != 0);
     const bool itself = rest && (alone == nullptr || alone[c] != 0), page = rest && !itself;
     own_C[static_cast<std::size_t>(count)] = static_cast<std::int32_t>(c);
     count += itself ? 1 : 0;
     together[static_cast<std::size_t>(c)] = page ? 0 : kNone;
-    is_page[static_cast<std::size_t>(c / kPage)] |= page ? 1 : 0;
+    if (page) is_page[static_cast<std::size_t>(c / kPage)] = 1;
   }
   own_C.resize(static_cast<std::size_t>(count));
   add_own(layer, found, g, own_C, to.clusters);
