@@ -1,13 +1,14 @@
 // Pass keys in texts longer than a model was trained for, under positions inside the cache: how
 // many of them a window finds, and a search of what is far from it.
 //
-//   passkey_bench MODEL.gguf TEXT TOKENS DEPTHS KEYS NEAR BUDGET,… [exact|fast]
+//   passkey_bench MODEL.gguf TEXT TOKENS DEPTHS KEYS NEAR BUDGET,… [FIRST COUNT]
 //
 // The cells are those of `quire eval --tasks passkey`: a key of five digits between the lines of
 // TEXT, at DEPTHS depths, KEYS keys at each, in documents of TOKENS tokens. No full cache can say
 // which of them the model is able to answer: each counts, against the right digits. BUDGET is
 // `window`, a number of tokens, or a part of the far keys' bytes like 0.25. A document is read once
-// for all budgets: reading is the same. Prints a line for each cell, then one for each budget.
+// for all budgets: reading is the same. FIRST and COUNT take a part of the cells. Prints a line for
+// each cell, then one for each budget.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -127,14 +128,12 @@ quire::cache::SearchBudget search_budget(const std::string& name) {
 
 int run(const std::vector<std::string>& a) {
   if (a.size() < 8) {
-    fmt::print(stderr, "usage: {} MODEL TEXT TOKENS DEPTHS KEYS NEAR BUDGET,… [exact|fast]\n",
+    fmt::print(stderr, "usage: {} MODEL TEXT TOKENS DEPTHS KEYS NEAR BUDGET,… [FIRST COUNT]\n",
                a[0]);
     return 2;
   }
   const auto file = quire::model::ModelFile::open(a[1]);
   quire::model::LoadOptions options;
-  const bool exact = a.size() > 8 && a[8] == "exact";
-  options.mode = exact ? quire::model::Mode::kExact : quire::model::Mode::kFast;
   const auto model = quire::model::Model::load(file, options);
   const auto tokenizer = quire::text::Tokenizer::make(file->tokenizer_spec());
   std::ifstream stream(a[2], std::ios::binary);
@@ -150,7 +149,12 @@ int run(const std::vector<std::string>& a) {
   NearCache window(layers, spec, room, model->default_kv());
   spec.far.emplace();
   NearCache tiered(layers, spec, room, model->default_kv());
-  for (const quire::eval::TaskDocument& document : task.documents) {
+  const std::size_t cells = task.documents.size(),
+                    first = a.size() > 8 ? std::min(cells, std::size_t{std::stoul(a[8])}) : 0,
+                    count = a.size() > 9 ? std::stoul(a[9]) : cells,
+                    end = std::min(cells, first + count);
+  for (const quire::eval::TaskDocument& document :
+       std::span(task.documents).subspan(first, end - first)) {
     Both both(window, tiered);
     both.truncate(0);
     const double start = now();
@@ -168,7 +172,7 @@ int run(const std::vector<std::string>& a) {
     std::fflush(stdout);
   }
   for (const Budget& budget : budgets)
-    fmt::print("{:>8}  {} / {}\n", budget.name, budget.passed, task.documents.size());
+    fmt::print("{:>8}  {} / {}\n", budget.name, budget.passed, end - first);
   return 0;
 }
 
