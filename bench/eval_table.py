@@ -25,9 +25,11 @@ def measured(found: dict) -> None:
     print("|---|---:|---:|---:|---|---:|---:|---:|---:|---:|---:|---|")
     for row in found["rows"]:
         low, high = row["kl_interval"]
-        print(f"| {name(row)} | {row['bytes_read'] / 1e6:.1f} | {row['bytes_stored'] / 1e6:.1f} | {number(row['kl_mean'])} "
-              f"| {number(low)} … {number(high)} | {number(row['kl_median'])} | {number(row['kl_p99'])} | {row['top1']:.1%} "
-              f"| {row['dnll']:.4f} | {row['dnll_far']:.4f} | {row['error']:.4f} | {row['mass']:.1%}, {row['mass_p5']:.1%} |")
+        cells = [name(row), f"{row['bytes_read'] / 1e6:.1f}", f"{row['bytes_stored'] / 1e6:.1f}",
+                 number(row["kl_mean"]), f"{number(low)} … {number(high)}", number(row["kl_median"]),
+                 number(row["kl_p99"]), f"{row['top1']:.1%}", f"{row['dnll']:.4f}", f"{row['dnll_far']:.4f}",
+                 f"{row['error']:.4f}", f"{row['mass']:.1%}, {row['mass_p5']:.1%}"]
+        print(f"| {' | '.join(cells)} |")
 
 
 def tasks(found: dict) -> None:
