@@ -37,7 +37,8 @@ def tasks(found: dict) -> None:
     print(f"| cache | {' | '.join(columns)} |\n|---|{'---:|' * len(columns)}")
     rows: dict[str, dict[str, str]] = {}
     for cell in found["tasks"]:
-        rows.setdefault(name(cell), {})[cell["task"]] = f"{cell['passed']} of {cell['cells']}" if cell["claim"] else "too few"
+        passed = f"{cell['passed']} of {cell['cells']}" if cell["claim"] else "too few"
+        rows.setdefault(name(cell), {})[cell["task"]] = passed
     for row, cells in rows.items():
         print(f"| {row} | {' | '.join(cells.get(column, '') for column in columns)} |")
 
