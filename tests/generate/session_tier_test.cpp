@@ -28,7 +28,7 @@ class Spoiling final : public test::MemoryScratch {
     }
     MemoryScratch::read(transfers);
     for (Transfer& t : transfers) {
-      if (every_ == 1) t.parts[1][7] ^= std::byte{1};
+      if (every_ == 1) t.parts[0][103] ^= std::byte{1};
     }
   }
 
