@@ -170,8 +170,7 @@ void TimedFile::move(Way way, std::span<const std::int64_t> places, const Fill& 
     std::size_t to_ask = s.next, to_end = s.next;
     while (ended < places.size()) {
       while (asked < places.size() && !s.is_stopped && s.buffers[to_ask].phase == Phase::kFree) {
-        const auto some =
-            places.subspan(asked, std::min(s.buffer_records, places.size() - asked));
+        const auto some = places.subspan(asked, std::min(s.buffer_records, places.size() - asked));
         lock.unlock();
         prepare(to_ask, way, some, asked, fill);
         lock.lock();

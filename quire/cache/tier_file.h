@@ -42,8 +42,7 @@ class TierFile {
  public:
   /// `tier` and `format` are part of every key: whose records these are, and what they hold.
   TierFile(std::unique_ptr<ScratchFile> file, const Hash128& tier, const Hash128& format,
-           std::int64_t payload_bytes,
-           std::chrono::milliseconds deadline = TimedFile::kDeadline);
+           std::int64_t payload_bytes, std::chrono::milliseconds deadline = TimedFile::kDeadline);
   ~TierFile();
 
   static std::int64_t header_bytes();

@@ -88,7 +88,7 @@ TEST(TimedFile, D2_each_record_tells_its_own_error) {
 
 TEST(TimedFile, D10_a_disk_that_stalls_is_given_up_and_used_again_when_it_answers) {
   Gate gate;
-  TimedFile file(std::make_unique<StallingScratch>(gate), 2'000'000, milliseconds(30));
+  TimedFile file(std::make_unique<StallingScratch>(gate), 2'000'000, milliseconds(100));
   const auto places = places_up_to(9);
   ASSERT_THAT(write(file, places), Each(0));
   gate.close_after(2);  // buffers of two records
@@ -127,7 +127,7 @@ TEST(TimedFile, D10_nobody_waits_for_a_disk_that_does_not_answer_any_more) {
 TEST(TimedFile, D10_it_goes_while_the_system_is_still_busy) {
   Gate gate;
   {
-    TimedFile file(std::make_unique<StallingScratch>(gate), 1'000, milliseconds(20));
+    TimedFile file(std::make_unique<StallingScratch>(gate), 1'000, milliseconds(100));
     ASSERT_THAT(write(file, {0, 1, 2}), Each(0));
     gate.close_after(0);
     EXPECT_THAT(read(file, {0, 1, 2}), Each(ETIMEDOUT));

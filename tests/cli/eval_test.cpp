@@ -230,8 +230,8 @@ TEST(Eval, L5_OverwritesNoFileOfAnotherKind) {
   EXPECT_EQ(read_file(tensors), held);
   EXPECT_EQ(read_file(figure), "<svg xmlns=\"old\"/>");
   // One of the same kind is replaced.
-  const Ended ended = quire(eval_arguments({"--cache", "full,window", "--budget", "20%", "--plot",
-                                            figure, "--dump-qkv", tensors}));
+  const Ended ended = quire(eval_arguments(
+      {"--cache", "full,window", "--budget", "20%", "--plot", figure, "--dump-qkv", tensors}));
   EXPECT_EQ(ended.code, 0) << ended.err;
   EXPECT_THAT(read_file(figure), HasSubstr("bytes stored in all tiers"));
   EXPECT_NE(read_file(tensors), held);

@@ -1,9 +1,14 @@
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <mutex>
+#include <thread>
+#include <utility>
 
 #include "tests/support/memory_scratch.h"
 
@@ -70,11 +75,35 @@ class Gate {
   std::int64_t left_ = std::numeric_limits<std::int64_t>::max() / 2, waiting_ = 0, files_ = 0;
 };
 
+/// Opens a gate as soon as something holds, at the latest when this goes.
+class OpensWhen {
+ public:
+  OpensWhen(Gate& gate, std::function<bool()> holds)
+      : thread_([this, &gate, holds = std::move(holds)] {
+          while (!is_over_ && !holds()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+          gate.open();
+        }) {}
+  ~OpensWhen() {
+    is_over_ = true;
+    thread_.join();
+  }
+  OpensWhen(const OpensWhen&) = delete;
+  OpensWhen& operator=(const OpensWhen&) = delete;
+
+ private:
+  std::atomic<bool> is_over_{false};
+  std::thread thread_;
+};
+
 /// A disk in memory that stalls while a gate is closed. What it is asked to move it moves then, as
 /// late as that may be.
 class StallingScratch final : public MemoryScratch {
  public:
-  explicit StallingScratch(Gate& gate) : gate_(gate) { gate_.count_file(1); }
+  enum class Stalls { kAll, kReads };
+  explicit StallingScratch(Gate& gate, Stalls stalls = Stalls::kAll)
+      : gate_(gate), stalls_(stalls) {
+    gate_.count_file(1);
+  }
   ~StallingScratch() override { gate_.count_file(-1); }
   StallingScratch(const StallingScratch&) = delete;
   StallingScratch& operator=(const StallingScratch&) = delete;
@@ -84,12 +113,13 @@ class StallingScratch final : public MemoryScratch {
     MemoryScratch::read(transfers);
   }
   void write(std::span<Transfer> transfers) override {
-    gate_.pass();
+    if (stalls_ == Stalls::kAll) gate_.pass();
     MemoryScratch::write(transfers);
   }
 
  private:
   Gate& gate_;
+  Stalls stalls_;
 };
 
 }  // namespace quire::test
