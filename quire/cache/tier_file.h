@@ -36,8 +36,8 @@ struct TierRecord {
 
 /// The records of a tier in a scratch file: each has a header with its full key, the format, its
 /// length and the checksums of data and header. What is read is compared with all of it, and with
-/// what the reader remembers; whatever differs is no record. The disk sees only buffers of the file:
-/// the parts are nobody's any more when a call returns. Not for several threads at once.
+/// what the reader remembers; whatever differs is no record. The disk sees only buffers of its own:
+/// when a call returns, nobody touches the parts any more. Not for several threads at once.
 class TierFile {
  public:
   /// `tier` and `format` are part of every key: whose records these are, and what they hold.

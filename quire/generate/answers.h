@@ -28,7 +28,8 @@ struct AnswerEvents {
 /// document   it is not changed, but for what it had not caught up with
 /// questions  ids that follow the document, at least one each
 ///
-/// Keys that a disk lost are computed again, with the same bits: those of the document once for all.
+/// Keys that a disk lost are computed again, with the same bits; those of the document once for
+/// all.
 ///
 /// Of a pool that cannot hold all at once the first ones are answered first, and the others when
 /// there is room.

@@ -118,6 +118,7 @@ class SessionTier : public testing::Test {
 
   SmallModel model_;
   std::shared_ptr<const text::Tokenizer> tokenizer_;
+  test::Gate gate_;  // of disks that stall; they end before it
   std::shared_ptr<cache::PagedPool> pool_;
   Ids document_;
   GenerateSpec spec_;
@@ -138,15 +139,14 @@ TEST_F(SessionTier, I7_I24_what_a_disk_loses_is_read_again) {
 
 TEST_F(SessionTier, D10_a_disk_that_stalls_changes_no_id) {
   const auto expected = answer(session({}));
-  test::Gate gate;
   const test::ScratchFileOps ops([&](const std::string&) {
-    return std::make_unique<test::StallingScratch>(gate, test::StallingScratch::Stalls::kReads);
+    return std::make_unique<test::StallingScratch>(gate_, test::StallingScratch::Stalls::kReads);
   });
   for (const std::int64_t given_up : {1, 2}) {
     Session stalls = session({1, "/tmp", 0, 200});
     stalls.read(document_, {}, 50);
-    gate.close_after(30);
-    const test::OpensWhen opener(gate, [&] { return pool_->tier_counts()->given_up >= given_up; });
+    gate_.close_after(30);
+    const test::OpensWhen opener(gate_, [&] { return pool_->tier_counts()->given_up >= given_up; });
     EXPECT_THAT(stalls.generate(spec_).ids, ElementsAreArray(expected));
     EXPECT_GT(pool_->tier_counts()->given_up, 0);
     if (given_up == 2) {
@@ -232,13 +232,12 @@ TEST_F(QuestionsTier, a_lost_page_of_the_document_is_read_once_for_all_answers) 
 
 TEST_F(QuestionsTier, D10_a_disk_that_stalls_changes_no_answer) {
   const auto expected = answers(with_document({}));
-  test::Gate gate;
   const test::ScratchFileOps ops([&](const std::string&) {
-    return std::make_unique<test::StallingScratch>(gate, test::StallingScratch::Stalls::kReads);
+    return std::make_unique<test::StallingScratch>(gate_, test::StallingScratch::Stalls::kReads);
   });
   Session stalls = with_document({1, "/tmp", 0, 200});
-  gate.close_after(40);
-  const test::OpensWhen opener(gate, [&] { return pool_->tier_counts()->given_up >= 2; });
+  gate_.close_after(40);
+  const test::OpensWhen opener(gate_, [&] { return pool_->tier_counts()->given_up >= 2; });
   EXPECT_EQ(answers(stalls), expected);
   EXPECT_GT(pool_->tier_counts()->lost, 0);
 }
