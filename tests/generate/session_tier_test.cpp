@@ -148,10 +148,7 @@ TEST_F(SessionTier, D10_a_disk_that_stalls_changes_no_id) {
     gate_.close_after(30);
     const test::OpensWhen opener(gate_, [&] { return pool_->tier_counts()->given_up >= given_up; });
     EXPECT_THAT(stalls.generate(spec_).ids, ElementsAreArray(expected));
-    EXPECT_GT(pool_->tier_counts()->given_up, 0);
-    if (given_up == 2) {
-      EXPECT_GT(pool_->tier_counts()->lost, 0) << "the second try was in vain too";
-    }
+    EXPECT_GE(pool_->tier_counts()->given_up, given_up);
   }
 }
 
@@ -239,7 +236,7 @@ TEST_F(QuestionsTier, D10_a_disk_that_stalls_changes_no_answer) {
   gate_.close_after(40);
   const test::OpensWhen opener(gate_, [&] { return pool_->tier_counts()->given_up >= 2; });
   EXPECT_EQ(answers(stalls), expected);
-  EXPECT_GT(pool_->tier_counts()->lost, 0);
+  EXPECT_GE(pool_->tier_counts()->given_up, 2);
 }
 
 TEST_F(QuestionsTier, a_disk_that_loses_everything_ends_the_batch) {
