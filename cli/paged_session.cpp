@@ -37,7 +37,7 @@ cache::MemoryLimit memory_limit(const MemoryChoice& choice) {
   QUIRE_CHECK(choice.ram || !choice.disk,
               "--cache-disk takes what --cache-ram leaves over; give --cache-ram too");
   if (!choice.ram) return {};
-  cache::MemoryLimit limit{*choice.ram, choice.disk.value_or(tier_folder()), 0};
+  cache::MemoryLimit limit{*choice.ram, choice.disk.value_or(tier_folder())};
   // DIR:SIZE where a digit follows the last colon; a folder of such a name can be given with a
   // slash behind it.
   const std::size_t colon = limit.folder.rfind(':');
@@ -187,6 +187,7 @@ Json tier_json(const cache::TierCounts& counts, std::int64_t ram_limit) {
   moved["waits"] = counts.waits;
   moved["lost"] = counts.lost;
   moved["failed_writes"] = counts.failed_writes;
+  moved["given_up"] = counts.given_up;
   return moved;
 }
 
