@@ -3,10 +3,11 @@
 //
 //   passkey_bench MODEL.gguf TEXT TOKENS KEYS DOCUMENTS NEAR BUDGET,…
 //
-// A document is the first TOKENS tokens of TEXT with KEYS lines between its own, evenly spread,
-// each with a key of five digits for another town; each is asked for, and found when every digit is
-// the likeliest token after the right ones before it. (One reading gives many cells; that there are
-// other keys makes them harder than a key that is alone.) No full cache can say which of them the
+// With KEYS 1 a document is one of `quire eval --tasks passkey`, of TOKENS tokens of TEXT, at
+// DOCUMENTS depths. With more of them it is TEXT with so many lines between its own, evenly spread,
+// each with a key of five digits for another town: one reading gives many cells, which the other
+// keys make harder. A key is found when every digit is the likeliest token after the right ones
+// before it. No full cache can say which of them the
 // model is able to answer, so each counts. BUDGET is `window`, a number of far tokens, a part of
 // the far keys' bytes like 0.25, or, where the model was trained for as many tokens, `full`. A
 // document is read once for all of them but `full`: reading is the same. Prints a line for each
@@ -26,6 +27,7 @@
 
 #include "quire/base/error.h"
 #include "quire/cache/near.h"
+#include "quire/eval/tasks.h"
 #include "quire/model/model.h"
 #include "quire/tensor/rng.h"
 #include "quire/text/tokenizer.h"
@@ -129,6 +131,20 @@ Document make_document(const quire::text::Tokenizer& tokenizer, const Ids& fille
     out.ids.insert(out.ids.end(), line.begin(), line.end());
   }
   put_filler(rest);
+  return out;
+}
+
+std::vector<Document> make_documents(const quire::text::Tokenizer& tokenizer, const Ids& filler,
+                                     std::int64_t tokens, std::int64_t keys, std::int64_t count) {
+  std::vector<Document> out;
+  if (keys > 1) {
+    for (std::int64_t i = 0; i < count; ++i)
+      out.push_back(make_document(tokenizer, filler, tokens, keys, static_cast<std::uint64_t>(i)));
+    return out;
+  }
+  const auto task = quire::eval::passkey_task(tokenizer, filler, {count, 1, tokens, 0});
+  for (const quire::eval::TaskDocument& document : task.documents)
+    out.push_back({document.ids, {{document.questions[0].ask, document.questions[0].answer}}});
   return out;
 }
 
@@ -245,10 +261,9 @@ int run(const std::vector<std::string>& a) {
   const Ids filler = tokenizer->encode(text, quire::text::Origin::kData);
   QUIRE_CHECK(std::ssize(filler) >= number(3), "the text has ", std::ssize(filler), " tokens");
   std::vector<Budget> budgets = parse(a[7]);
-  for (std::int64_t i = 0; i < number(5); ++i)
-    examine(*model,
-            make_document(*tokenizer, filler, number(3), number(4), static_cast<std::uint64_t>(i)),
-            number(6), budgets);
+  for (const Document& document :
+       make_documents(*tokenizer, filler, number(3), number(4), number(5)))
+    examine(*model, document, number(6), budgets);
   for (const Budget& budget : budgets)
     fmt::print("{:>8}  {} of {}\n", budget.name, budget.passed, number(4) * number(5));
   return 0;
