@@ -51,10 +51,13 @@ cache::NearSpec near_spec(const CacheChoice& choice, const model::ModelConfig& c
   return spec;
 }
 
-std::int64_t near_tokens_held(const cache::NearSpec& spec, std::int64_t document,
-                              std::int64_t tokens) {
+std::int64_t near_tokens_held(const cache::NearSpec& spec, const model::ModelFile& file, DType kv,
+                              std::int64_t document, std::int64_t tokens) {
   const std::int64_t far = spec.far ? std::max<std::int64_t>(0, tokens - spec.near) : 0;
-  return std::min(document, spec.near + kSlack) + (tokens - document) + spec.sinks + far;
+  const std::int64_t token = file.plan(1, kv).cache_per_token;
+  const std::int64_t angles = 2 * 4 * file.config().rope.rotary * tokens;
+  return std::min(document, spec.near + kSlack) + (tokens - document) + spec.sinks + far +
+         (angles + token - 1) / token;
 }
 
 Json near_json(const cache::NearCache& cache, const std::string& kind, DType kv) {

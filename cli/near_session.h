@@ -17,10 +17,10 @@ void check_near(const CacheChoice& choice);
 /// What is near for this model: half of the context that it was trained for, or a window of
 /// --budget. Throws ArgumentError for a window beyond that context, with both numbers.
 cache::NearSpec near_spec(const CacheChoice& choice, const model::ModelConfig& config);
-/// The tokens of a cache that reads a document and then goes on to `tokens`, as far as memory is
-/// concerned.
-std::int64_t near_tokens_held(const cache::NearSpec& spec, std::int64_t document,
-                              std::int64_t tokens);
+/// As many tokens of an ordinary cache take the memory of one that reads a document and then goes
+/// on to `tokens`; the angles of their positions, which model and cache keep, are counted.
+std::int64_t near_tokens_held(const cache::NearSpec& spec, const model::ModelFile& file, DType kv,
+                              std::int64_t document, std::int64_t tokens);
 
 /// The figures of such a cache for --json.
 Json near_json(const cache::NearCache& cache, const std::string& kind, DType kv);

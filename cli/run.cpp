@@ -343,9 +343,9 @@ int run(Arguments arguments) {
               ": there is no document that it could leave anything of; give --file or --ids");
   if (near) context = unbounded_context(a, prompts, file->config());
   const std::int64_t needed = tokens_needed(a, prompts, context);
-  const std::int64_t held =
-      near ? near_tokens_held(near_spec(a.cache, file->config()), prompts.document_tokens, needed)
-           : needed;
+  const std::int64_t held = near ? near_tokens_held(near_spec(a.cache, file->config()), *file, kv,
+                                                    prompts.document_tokens, needed)
+                                 : needed;
   const std::int64_t budget = budget_that_fits(a, *file, kv, held);
   check_memory(a.cache, saved.get(), *file, kv, budget);
   apply(a.common);
