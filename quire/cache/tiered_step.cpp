@@ -265,14 +265,18 @@ void TieredCache::Impl::note(TieredLayer& layer, const TieredFound& found, std::
 }
 
 Tensor TieredCache::attend(std::int64_t layer, const Tensor& q_NHK) {
+  return attend_part(layer, q_NHK).out_NHU;
+}
+
+AttentionResult TieredCache::attend_part(std::int64_t layer, const Tensor& q_NHK) {
   Impl& impl = *impl_;
   TieredLayer& at = impl.at(layer);
   const std::int64_t N = q_NHK.size(0), first = at.length - N;
   QUIRE_CHECK(first >= 0, "q_NHK has ", N, " queries, but the layer has ", at.length, " tokens");
-  if (N == 0) return impl.over_all(at, q_NHK, at.length).out_NHU;
+  if (N == 0) return impl.over_all(at, q_NHK, at.length);
   impl.attended = impl.built >= 0;
   const Tensor q = q_NHK.contiguous_copy();
-  Tensor out_NHU;
+  AttentionResult out;
   std::int64_t n = 0;
   while (n < N) {
     // Queries that see everything come at once.
@@ -292,14 +296,15 @@ Tensor TieredCache::attend(std::int64_t layer, const Tensor& q_NHK) {
       last = n + 1;
       part = impl.attend_row(at, q.slice(0, n, last), first + last);
     }
-    if (n == 0 && last == N) return part.out_NHU;
-    if (n == 0) out_NHU = Tensor::empty({N, at.spec.H, at.spec.U}, DType::kF32);
-    const std::int64_t row = at.spec.H * at.spec.U;
-    std::copy_n(part.out_NHU.data<float>(), (last - n) * row,
-                out_NHU.mutable_data<float>() + n * row);
+    if (n == 0 && last == N) return part;
+    if (n == 0)
+      out = {Tensor::empty({N, at.spec.H, at.spec.U}, DType::kF32),
+             Tensor::empty({N, at.spec.H}, DType::kF32)};
+    put_rows(part.out_NHU, out.out_NHU, n);
+    put_rows(part.lse_NH, out.lse_NH, n);
     n = last;
   }
-  return out_NHU;
+  return out;
 }
 
 }  // namespace quire::cache
