@@ -41,34 +41,30 @@ class KeyList {
   /// Room for W keys of each head.
   KeyList(std::int64_t G, std::int64_t W, std::int64_t scored_heads = 0)
       : W_(W),
-        slot_GW_(static_cast<std::size_t>(G * W)),
+        slot_GW_(std::make_unique_for_overwrite<std::int32_t[]>(static_cast<std::size_t>(G * W))),
         length_G_(static_cast<std::size_t>(G)),
-        score_HW_(static_cast<std::size_t>(scored_heads * W)) {}
+        score_HW_(scored_heads == 0 ? nullptr
+                                    : std::make_unique_for_overwrite<float[]>(
+                                          static_cast<std::size_t>(scored_heads * W))) {}
 
   void add(std::int64_t g, std::int64_t slot) {
-    slot_GW_[static_cast<std::size_t>(g * W_ + length_G_[static_cast<std::size_t>(g)]++)] =
-        static_cast<std::int32_t>(slot);
+    slots(g)[length_G_[static_cast<std::size_t>(g)]++] = static_cast<std::int32_t>(slot);
   }
   /// Room for those of kv head g, for all at once; set_length() says how many there are.
-  std::int32_t* slots(std::int64_t g) { return slot_GW_.data() + g * W_; }
+  std::int32_t* slots(std::int64_t g) { return slot_GW_.get() + g * W_; }
   void set_length(std::int64_t g, std::int64_t n) { length_G_[static_cast<std::size_t>(g)] = n; }
   /// Of query head h, in the order of the keys that its kv head lists.
-  float* scores(std::int64_t h) { return score_HW_.data() + h * W_; }
+  float* scores(std::int64_t h) { return score_HW_.get() + h * W_; }
   std::int64_t length(std::int64_t g) const { return length_G_[static_cast<std::size_t>(g)]; }
   ListedKeys keys(const KvView& rows) const {
-    return {rows,
-            slot_GW_.data(),
-            W_,
-            length_G_.data(),
-            score_HW_.empty() ? nullptr : score_HW_.data(),
-            nullptr};
+    return {rows, slot_GW_.get(), W_, length_G_.data(), score_HW_.get(), nullptr};
   }
 
  private:
   std::int64_t W_;
-  std::vector<std::int32_t> slot_GW_;
+  std::unique_ptr<std::int32_t[]> slot_GW_;
   std::vector<std::int64_t> length_G_;
-  std::vector<float> score_HW_;
+  std::unique_ptr<float[]> score_HW_;
 };
 
 /// What a budget comes to for a query: pages of the index to open and tokens of the context to

@@ -98,12 +98,21 @@ HeldKeys TieredCache::Impl::hot_keys(TieredLayer& layer, std::int64_t end) const
 
 void TieredCache::Impl::list_tokens(const TieredLayer& layer, const TieredFound& found,
                                     std::int64_t g, KeyList& to) const {
+  constexpr std::int64_t kAhead = 8;  // clusters between asking for their members and using them
   const TokenRows& rows = layer.rows;
   const std::uint8_t* taken = found.taken_flags + g * found.C;
-  std::int32_t* slot = to.slots(g);
+  std::vector<std::int32_t> taken_C(static_cast<std::size_t>(found.head(g).clusters + 1));
+  std::int64_t count = 0;
   for (std::int64_t c = 0; c < found.C; ++c) {
-    if (taken[c] == 0) continue;
-    for (const std::int32_t token : layer.index->members(g, found.cluster(g, c)))
+    taken_C[static_cast<std::size_t>(count)] = static_cast<std::int32_t>(found.cluster(g, c));
+    count += taken[c];
+  }
+  std::int32_t* slot = to.slots(g);
+  for (std::int64_t i = 0; i < count; ++i) {
+    const auto at = static_cast<std::size_t>(i);
+    if (i + kAhead < count)
+      __builtin_prefetch(layer.index->members(g, taken_C[at + kAhead]).data());
+    for (const std::int32_t token : layer.index->members(g, taken_C[at]))
       *slot++ = rows.place(token);
   }
   to.set_length(g, slot - to.slots(g));

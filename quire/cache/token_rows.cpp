@@ -9,9 +9,9 @@
 namespace quire::cache {
 namespace {
 
-/// Tokens of a head that fill several large memory pages: tokens far apart are then fetched with
-/// fewer page walks.
-constexpr std::uint64_t kLargeBytes = 16u << 20;
+/// Tokens of a head that fill the better part of a large memory page: tokens far apart are then
+/// fetched with fewer page walks.
+constexpr std::uint64_t kLargeBytes = 3u << 19;
 
 Reserved::Commit commit_of(const LayerSpec& spec, std::int64_t slots, DType dtype) {
   const std::uint64_t head = checked_bytes(slots, 1, spec.K + spec.U, size_of(dtype));

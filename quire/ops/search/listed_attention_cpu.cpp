@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -61,7 +62,9 @@ void listed_attention_cpu(const ListedAttention& args) {
     }
   }
   begin.push_back(pieces.size());
-  std::vector<float> states(pieces.size() * static_cast<std::size_t>(step));
+  const std::size_t floats = pieces.size() * static_cast<std::size_t>(step);
+  const auto memory = std::make_unique_for_overwrite<float[]>(floats);
+  const std::span<float> states(memory.get(), floats);
   const auto chunk = QUIRE_FOR_ISA(listed_chunk);
   thread_pool().run(static_cast<std::int64_t>(pieces.size()), [&](std::int64_t i) {
     thread_local std::vector<float> scratch;
@@ -73,8 +76,8 @@ void listed_attention_cpu(const ListedAttention& args) {
   for (std::size_t i = 0; i + 1 < begin.size(); ++i) {
     const auto p = static_cast<std::int64_t>(i) / args.G, g = static_cast<std::int64_t>(i) % args.G;
     finish(args, args.parts[p], g,
-           std::span(states).subspan(begin[i] * static_cast<std::size_t>(step),
-                                     (begin[i + 1] - begin[i]) * static_cast<std::size_t>(step)),
+           states.subspan(begin[i] * static_cast<std::size_t>(step),
+                          (begin[i + 1] - begin[i]) * static_cast<std::size_t>(step)),
            step);
   }
 }

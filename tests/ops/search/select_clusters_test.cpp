@@ -63,6 +63,32 @@ TEST(SelectClusters, EqualsTheSort) {
   }
 }
 
+TEST(SelectClusters, MoreMembersThanAFloatCountsAreCountedAsWell) {
+  Rng rng(4);
+  for (const std::int64_t most : {std::int64_t{1} << 19, std::int64_t{1} << 40}) {
+    for (int round = 0; round < 20; ++round) {
+      std::vector<float> rank;
+      std::vector<std::int64_t> size;
+      std::int64_t all = 0;
+      for (std::size_t m = 0; m < 70; ++m) {
+        // Signs, both zeros, numbers that hardly differ, the largest and the smallest there are.
+        const float x = rng.normal();
+        const float odd[] = {x, -0.0f, 0.0f, 1 + 1e-6f * x, kInfinity, -kInfinity};
+        rank.push_back(odd[rng.below(6)]);
+        size.push_back(static_cast<std::int64_t>(rng.below(static_cast<std::uint64_t>(most))));
+        all += size.back();
+      }
+      for (const std::int64_t budget : {all / 10, all / 2, all - 1, all}) {
+        ASSERT_EQ(taken(rank, size, budget), ref::select(rank, size, budget)) << budget;
+        // The same order among few members, which floats count.
+        std::vector<std::int64_t> few = size;
+        for (std::int64_t& n : few) n %= 20;
+        ASSERT_EQ(taken(rank, few, budget % 700), ref::select(rank, few, budget % 700)) << budget;
+      }
+    }
+  }
+}
+
 TEST(SelectClusters, K10_OfNothingNothingAndForMoreThanThereIsAll) {
   constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
   std::int64_t tokens = -1;
