@@ -17,11 +17,20 @@ constexpr std::int64_t kLeastPages = 4;  // that are opened
 // Bytes of the index to look into for each byte of keys and values that the budget can take: at
 // smaller budgets it is the choice that decides.
 constexpr double kIndexPerKeys = 0.75;
+constexpr float kMostSpread = 3;  // that half a variance adds to an estimate
 constexpr double kMinusInfinity = -std::numeric_limits<double>::infinity();
 
 std::span<const float> row_of(const Tensor& x_1HC, std::int64_t h) {
   const std::int64_t C = x_1HC.size(2);
   return {x_1HC.data<float>() + h * C, static_cast<std::size_t>(C)};
+}
+
+/// What a cluster can hold above the estimate of it, where half the variance x of its scores is
+/// above the most that an estimate adds: 2√(3x) − 3 behind 3, the tangent of x over the standard
+/// deviation √(2x). One key far above the others is then looked for, but what is not looked at is
+/// not estimated by it.
+float beyond_most(float half_variance) {
+  return 2 * std::sqrt(kMostSpread * std::max(kMostSpread, half_variance)) - 2 * kMostSpread;
 }
 
 /// Σ w x²
@@ -210,7 +219,8 @@ void TieredCache::Impl::look(const TieredLayer& layer, const Tensor& q_1HK, Tier
 /// Ranks what a kv head opened: each head's attention, to all that is known and to what was opened,
 /// adds up to 1. Scores become what Jensen's inequality says that the mean key counts too little:
 /// half the variance of the scores of its cluster, told from one number of the cluster and the
-/// head's profile.
+/// head's profile. The rank adds more of it than the estimate: a cluster may be wide because of the
+/// one key that is asked for.
 void TieredCache::Impl::rank(const TieredLayer& layer, const Tensor& q_1HK, std::int64_t g,
                              TieredFound& found, const TieredKnown& known) const {
   const ClusterIndex& index = *layer.index;
@@ -231,15 +241,21 @@ void TieredCache::Impl::rank(const TieredLayer& layer, const Tensor& q_1HK, std:
   }
   const double given = layer.spec.attention.scale;
   const double scale = given == 0 ? 1 / std::sqrt(static_cast<double>(K)) : given;
-  for (std::int64_t h = g * R; h < (g + 1) * R && layer.spec.attention.softcap == 0; ++h) {
+  Tensor hope_1RC = found.mass_1HC.slice(1, g * R, (g + 1) * R);
+  const bool spreads = layer.spec.attention.softcap == 0;
+  if (spreads) hope_1RC = Tensor::empty({1, R, C}, DType::kF32);
+  for (std::int64_t h = g * R; spreads && h < (g + 1) * R; ++h) {
     const float half = static_cast<float>(0.5 * scale * scale) *
                        weighted_square(index.profile(g), q_1HK.data<float>() + h * K);
     float* mass = found.mass_1HC.mutable_data<float>() + h * C;
-    for (std::int64_t c = 0; c < C; ++c)
-      mass[c] += std::min(3.0f, half * spread[static_cast<std::size_t>(c)]);
+    float* hope = hope_1RC.mutable_data<float>() + (h - g * R) * C;
+    for (std::int64_t c = 0; c < C; ++c) {
+      const float more = half * spread[static_cast<std::size_t>(c)];
+      mass[c] += std::min(kMostSpread, more);
+      hope[c] = mass[c] + beyond_most(more);
+    }
   }
-  const Tensor rank = cluster_rank(found.mass_1HC.slice(1, g * R, (g + 1) * R), bias_1C,
-                                   known.lse_1H.slice(1, g * R, (g + 1) * R));
+  const Tensor rank = cluster_rank(hope_1RC, bias_1C, known.lse_1H.slice(1, g * R, (g + 1) * R));
   std::copy_n(rank.data<float>(), C, found.rank_GC.mutable_data<float>() + g * C);
 }
 

@@ -420,6 +420,38 @@ TEST(TieredCache, HET_03_HET_02_search_finds_what_brute_force_finds) {
   }
 }
 
+TEST(TieredCache, a_key_far_above_the_others_of_its_cluster_is_found) {
+  // Half of the keys are alike, and every query likes them well; the others are all unlike. A query
+  // asks for one of these: the mean of its cluster says nothing of it, the spread does.
+  constexpr std::int64_t N = 2000, K = 32;
+  const std::vector<LayerSpec> layers{layer_of(1, 1, K, K)};
+  Rng rng(17);
+  Step all = test::random_step(rng, layers, N);
+  for (std::int64_t n = 0; n < N; ++n) {
+    float* k = all.k[0].mutable_data<float>() + n * K;
+    for (std::int64_t i = 0; i < K && n % 2 == 0; ++i) k[i] *= 0.01f;
+    k[0] = n % 2 == 0 ? 5.0f : 0.0f;
+  }
+  TieredSpec spec = small_zones({.tokens = 300});
+  spec.two_levels_from = 100000;
+  TieredCache cache(layers, spec, N, DType::kF32);
+  feed(cache, all);
+  cache.build();
+  int found = 0;
+  for (std::int64_t n = 101; n < N - 100; n += 90) {
+    const float* k = all.k[0].data<float>() + n * K;
+    Tensor q_HK = Tensor::empty({1, K}, DType::kF32);
+    float norm = 0;
+    for (std::int64_t i = 1; i < K; ++i) norm += k[i] * k[i];
+    // A score of 25, and of 10 for all that are alike.
+    for (std::int64_t i = 0; i < K; ++i)
+      q_HK.mutable_data<float>()[i] = std::sqrt(float{K}) * (i == 0 ? 10 / 5.0f : 25 * k[i] / norm);
+    const FoundTokens head = cache.search(0, q_HK, 300).heads_G[0];
+    found += static_cast<int>(std::count(head.positions.begin(), head.positions.end(), n));
+  }
+  EXPECT_GE(found, 18) << "of 20";
+}
+
 TEST(TieredCache, a_budget_of_mass_is_met_and_its_report_says_so) {
   const std::vector<LayerSpec> layers = some_layers();
   Rng rng(10);
