@@ -77,6 +77,15 @@ class KvCache {
   /// ArgumentError where a cache cannot share.
   virtual std::unique_ptr<KvCache> fork() const;
 
+  /// Above 0 while the cache wants each piece of so many tokens of the document, from its beginning,
+  /// and the shorter one at its end, read a second time right behind itself: what a piece's own
+  /// words attend to when they come again tells what the cache must keep to say them.
+  virtual std::int64_t reread_tokens() const;
+  /// The steps up to end_reread() are that second reading of the tokens that came last; none of
+  /// their tokens stays. Throw ArgumentError out of turn, and where no second reading is wanted.
+  virtual void begin_reread();
+  virtual void end_reread();
+
   /// Tells that the last document was read: a policy that leaves keys out does so from here on,
   /// and no sooner.
   virtual void end_reading();

@@ -35,7 +35,8 @@ enum class MergeBias : std::uint8_t { kLogCount, kFitted, kVotes, kNone };
 
 /// Which attention tells heavy keys: of the whole reading; of its last queries, averaged over five
 /// neighbours; or the sum of the two as shares, that of the reading by queries that saw the key.
-enum class MergeMass : std::uint8_t { kReading, kRecent, kBoth };
+/// kReread: the largest probability that a key received while each piece was read a second time.
+enum class MergeMass : std::uint8_t { kReading, kRecent, kBoth, kReread };
 
 /// What is merged, how, and what is not. The defaults are what was best on the texts to tune on.
 struct MergeOptions {
@@ -56,6 +57,9 @@ struct MergeOptions {
   // Above 0: values are then moved towards what the document's last queries got, by least squares;
   // the larger, the less.
   double ridge = 10;
+  // So much of the entries goes where the need is: to those heads of all layers whose keys, beyond
+  // what each head has for itself, have the largest scores. None where stream_tokens > 0.
+  double shared = 0.5;
   // What no merge touches: first tokens; last tokens, at least so many and this share of the
   // entries; and so many of the heaviest that they all make up the share `heavy` of the entries (of
   // kKept: all entries).
@@ -63,6 +67,8 @@ struct MergeOptions {
   std::int64_t recent = 64;
   double recent_share = 0.5;
   double heavy = 0.7;
+  std::int64_t reread = 1024;    // of kReread: tokens of a piece
+  double x1 = 0, x2 = 0, x3 = 0;
   std::int64_t probes = 256;     // last queries of the reading that are kept for mass and bias
   std::int64_t whole_first = 0;  // layers that are not merged, within the same budget
   std::int64_t whole_last = 0;
@@ -108,6 +114,9 @@ class MergedCache : public KvCache {
   /// Down to the end of what was merged. Throws ArgumentError below it, and before reading ends
   /// unless all goes.
   void truncate(std::int64_t length) override;
+  std::int64_t reread_tokens() const override;
+  void begin_reread() override;
+  void end_reread() override;
   /// Merges. Throws ArgumentError when it was called before, within a step, and for a budget under
   /// the floor.
   void end_reading() override;
