@@ -298,8 +298,9 @@ void check_memory(const model::ModelFile& file, const model::Model& model, const
   };
   // The full cache, those that are measured together, what policies share, and a full one that all
   // are compared with; and the same of a task.
-  const std::int64_t needed = plan.cache * (3 + caches(eval::kTogether)) + plan.work +
-                              eval::recording_bytes(layers, tokens, queries, reread > 0 ? tokens : 0);
+  const std::int64_t needed =
+      plan.cache * (3 + caches(eval::kTogether)) + plan.work +
+      eval::recording_bytes(layers, tokens, queries, reread > 0 ? tokens : 0);
   const std::int64_t task = asked.tasks.empty() ? 0
                                                 : plan.cache_per_token * asked.task.tokens *
                                                       (3 + caches(eval::kAskedTogether));

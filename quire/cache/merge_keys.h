@@ -20,7 +20,7 @@ struct MergeSource {
   Tensor position_GS;  // i64, ascending
   std::vector<std::int64_t> size_G;  // entries that each head is to have
   std::int64_t even = 0;             // if all had equally many: what shares of them mean
-  Tensor q_NHK;        // probes, turned; without rows: no bias is fitted
+  Tensor q_NHK;                      // probes, turned; without rows: no bias is fitted
   Tensor out_NHU = Tensor::zeros({0}, DType::kF32);  // what they got; empty: not known
 };
 

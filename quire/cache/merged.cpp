@@ -28,6 +28,7 @@ void check_options(const MergeOptions& o) {
               "sinks, recent, probes, whole_first, whole_last and stream_tokens are ", o.sinks,
               ", ", o.recent, ", ", o.probes, ", ", o.whole_first, ", ", o.whole_last, ", ",
               o.stream_tokens);
+  QUIRE_CHECK(o.shared >= 0 && o.shared <= 1, "shared is ", o.shared, "; it is a share, 0 to 1");
   QUIRE_CHECK(o.recent_share >= 0 && o.recent_share <= 1, "recent_share is ", o.recent_share,
               "; it is a share, 0 to 1");
   QUIRE_CHECK(o.reread >= 1 && o.reread < (std::int64_t{1} << 31), "reread is ", o.reread,
@@ -111,6 +112,11 @@ std::int64_t MergedCache::capacity() const { return impl_->capacity; }
 const MergeOptions& MergedCache::options() const { return impl_->options; }
 std::int64_t MergedCache::context() const { return impl_->context; }
 std::int64_t MergedCache::budget_tokens() const { return impl_->budget_tokens; }
+std::int64_t MergedCache::entries(std::int64_t layer, std::int64_t g) const {
+  const MergedLayer& of = impl_->merged_at(layer);
+  QUIRE_CHECK(g >= 0 && g < of.spec.G, "kv head ", g, " of ", of.spec.G);
+  return of.kept[at(g)].count;
+}
 std::int64_t MergedCache::entries(std::int64_t layer) const {
   return impl_->merged_at(layer).count;
 }
@@ -204,7 +210,11 @@ void MergedCache::end_reading() {
 }
 
 CacheReport MergedCache::report() const {
-  CacheReport out{.tokens = impl_->length, .bytes_read = 0, .bytes_stored = bytes(), .mass = 0};
+  CacheReport out{.tokens = impl_->length,
+                  .bytes_read = 0,
+                  .bytes_stored = bytes(),
+                  .mass = 0,
+                  .reread = impl_->reread};
   for (const MergedLayer& layer : impl_->layers) {
     out.bytes_read += layer.bytes_read;
     const double lost = layer.mass > 0 ? layer.entries.dropped_mass / layer.mass : 0;

@@ -18,9 +18,9 @@ namespace quire::cache {
 
 /// What one kv head keeps: entries, then the tokens after the context.
 struct MergedHead {
-  KvStore store;            // of this head alone
-  std::vector<float> bias;  // of its slots
-  std::int64_t count = 0;   // of entries
+  KvStore store;             // of this head alone
+  std::vector<float> bias;   // of its slots
+  std::int64_t count = 0;    // of entries
   std::vector<double> mass;  // of its keys since the last merge; where merging goes on
 };
 
@@ -57,6 +57,7 @@ struct MergedCache::Impl {
   Budget budget;
   DType kv = DType::kF32;
   std::int64_t capacity = 0, length = 0, context = -1, budget_tokens = -1;
+  std::int64_t reread = 0;      // tokens that were read a second time
   std::int64_t reread_at = -1;  // tokens that stay of a second reading under way; else −1
   std::vector<MergedLayer> layers;
 
@@ -77,8 +78,9 @@ struct MergedCache::Impl {
   }
   /// Entries and tokens of a head.
   std::int64_t keys_in(const MergedLayer& layer, std::int64_t g) const {
-    return layer.kept.empty() ? layer.length
-                              : layer.kept[static_cast<std::size_t>(g)].count + layer.length - context;
+    return layer.kept.empty()
+               ? layer.length
+               : layer.kept[static_cast<std::size_t>(g)].count + layer.length - context;
   }
   std::int64_t row_bytes(const MergedLayer& layer) const;  // of one head's entry, or token
   std::int64_t stored_bytes(const MergedLayer& layer) const;

@@ -41,10 +41,13 @@ void put_mass(const HeadContext& head, MergeMass kind, std::span<float> mass_S) 
     std::copy(from.begin(), from.end(), mass_S.begin());
   };
   if (kind == MergeMass::kReading) return put(head.reading_mass_S);
-  if (kind == MergeMass::kReread) return put(head.reread_peak_S);
+  const std::span<const float> peak = head.reread_peak_S;
+  if (kind == MergeMass::kReread &&
+      std::any_of(peak.begin(), peak.end(), [](float x) { return x > 0; }))
+    return put(peak);
   put(head.window_mass_S);
   smooth(mass_S);
-  if (kind == MergeMass::kRecent) return;
+  if (kind != MergeMass::kBoth) return;
   normalise(mass_S);
   std::vector<float> each(head.reading_mass_S.begin(), head.reading_mass_S.end());
   for (std::size_t s = 0; s < each.size(); ++s) each[s] /= static_cast<float>(each.size() - s);
@@ -202,8 +205,8 @@ void MergedCache::Impl::merge(MergedLayer& layer, const MergeSource& from) const
   layer.all.reset();
 }
 
-std::vector<std::vector<std::int64_t>> MergedCache::Impl::share(
-    std::span<MergedLayer* const> of, std::int64_t each) const {
+std::vector<std::vector<std::int64_t>> MergedCache::Impl::share(std::span<MergedLayer* const> of,
+                                                                std::int64_t each) const {
   const std::int64_t S = length;
   struct Key {
     float score;
@@ -229,14 +232,16 @@ std::vector<std::vector<std::int64_t>> MergedCache::Impl::share(
         has[at(s)] = true;
       for (std::int64_t s = 0; s < S; ++s)
         if (!has[at(s)])
-          keys[at(l)].push_back({mass[at(s)], static_cast<std::int32_t>(l), static_cast<std::int32_t>(g)});
+          keys[at(l)].push_back(
+              {mass[at(s)], static_cast<std::int32_t>(l), static_cast<std::int32_t>(g)});
     }
   });
   std::vector<Key> all;
   for (const std::vector<Key>& some : keys) all.insert(all.end(), some.begin(), some.end());
   // Of equal ones the earlier layer, head and token; what is not a number comes last.
   std::stable_sort(all.begin(), all.end(), [](const Key& a, const Key& b) {
-    return (std::isnan(a.score) ? -INFINITY : a.score) > (std::isnan(b.score) ? -INFINITY : b.score);
+    return (std::isnan(a.score) ? -INFINITY : a.score) >
+           (std::isnan(b.score) ? -INFINITY : b.score);
   });
   for (std::int64_t i = 0; i < more; ++i) ++size[at(all[at(i)].layer)][at(all[at(i)].head)];
   return size;

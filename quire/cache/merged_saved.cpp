@@ -50,8 +50,8 @@ std::vector<std::byte> MergedCache::layer_bytes(std::int64_t layer) const {
   QUIRE_CHECK(impl.context >= 0 && impl.context == impl.length, "a cache of ", impl.length,
               " tokens, ", impl.context, " of which were read and merged: what came after cannot ",
               "be saved");
-  const Numbers numbers{impl.budget_tokens, from.kept.empty() ? -1 : from.count, from.entries.dropped,
-                        from.entries.dropped_mass, from.mass};
+  const Numbers numbers{impl.budget_tokens, from.kept.empty() ? -1 : from.count,
+                        from.entries.dropped, from.entries.dropped_mass, from.mass};
   std::vector<std::byte> out;
   put(out, std::span(&numbers, 1));
   if (from.kept.empty()) {
@@ -60,7 +60,8 @@ std::vector<std::byte> MergedCache::layer_bytes(std::int64_t layer) const {
   }
   for (std::size_t g = 0; g < from.kept.size(); ++g) {
     const MergedHead& head = from.kept[g];
-    const auto count = static_cast<std::size_t>(head.count), begin = g * static_cast<std::size_t>(from.count);
+    const auto count = static_cast<std::size_t>(head.count),
+               begin = g * static_cast<std::size_t>(from.count);
     put(out, std::span(&head.count, 1));
     put<std::byte>(out, head.store.stretch(head.count));
     put<float>(out, std::span(head.bias).first(count));

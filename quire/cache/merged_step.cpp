@@ -1,4 +1,4 @@
-// What a MergedCache does in a step after the merge: every kv head has as many keys as it was given.
+// What a MergedCache does in a step after the merge: each kv head has keys of its own number.
 
 #include <algorithm>
 
@@ -13,8 +13,7 @@ std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 /// Adds what the head's keys received.
 void watch(MergedHead& head, const Tensor& q_NRK, const Tensor& lse_NR, const KvView& view,
            const AttentionSpec& spec) {
-  const Tensor mass_PZ =
-      attention_mass(q_NRK, one_sequence(q_NRK.size(0)), view, spec, lse_NR);
+  const Tensor mass_PZ = attention_mass(q_NRK, one_sequence(q_NRK.size(0)), view, spec, lse_NR);
   const std::size_t keys = at(*view.length_BG);
   if (head.mass.size() < keys) head.mass.resize(keys);
   for (std::size_t i = 0; i < keys; ++i) head.mass[i] += double{mass_PZ.data<float>()[i]};

@@ -56,7 +56,7 @@ struct HeadContext {
   // At a step: the queries, turned; one where a policy is not shared by the group.
   std::span<const float> q_RK = {};
   std::span<const float> reading_mass_S = {}, window_mass_S = {}, query_mass_S = {};
-  std::span<const float> reread_peak_S = {};  // Observe::reread
+  std::span<const float> reread_peak_S = {};           // Observe::reread
   std::span<const double> mean_RK = {}, cov_RKK = {};  // Observe::moments, per query head
 
   std::int64_t group() const { return spec->H / spec->G; }

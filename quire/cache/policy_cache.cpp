@@ -124,7 +124,8 @@ void PolicyCache::truncate(std::int64_t length) {
   QUIRE_CHECK(length >= impl_->context, "truncate to ", length, ", but the first ", impl_->context,
               " tokens were read and compressed");
   const Observe observe = impl_->policy->observe();
-  const bool observed = observe.moments || observe.reading_mass || observe.window > 0 || observe.reread > 0;
+  const bool observed =
+      observe.moments || observe.reading_mass || observe.window > 0 || observe.reread > 0;
   const bool reading = impl_->context < 0;
   QUIRE_CHECK(!reading || !observed || length == 0 || length == impl_->length, "truncate to ",
               length, ", but ", impl_->policy->name(), " has seen the queries of ", impl_->length,
@@ -167,7 +168,11 @@ std::vector<std::int32_t> PolicyCache::selected(std::int64_t layer, std::int64_t
 }
 
 CacheReport PolicyCache::report() const {
-  CacheReport out{.tokens = impl_->length, .bytes_read = 0, .bytes_stored = bytes(), .mass = 0};
+  CacheReport out{.tokens = impl_->length,
+                  .bytes_read = 0,
+                  .bytes_stored = bytes(),
+                  .mass = 0,
+                  .reread = impl_->reread};
   for (const PolicyLayer& layer : impl_->layers) {
     out.bytes_read += layer.bytes_read;
     out.mass += layer.mass / static_cast<double>(impl_->layers.size());

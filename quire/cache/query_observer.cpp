@@ -55,8 +55,8 @@ void QueryObserver::see_again(const Tensor& q_NHK, const Tensor& lse_NH, const K
   QUIRE_CHECK(!finished_, "queries are observed only until reading ends");
   AttentionSpec spec = spec_.attention;
   spec.alignment = Alignment::kBottomRight;
-  const Tensor peak_PZG = attention_mass(q_NHK, one_sequence(q_NHK.size(0)), view, spec, lse_NH,
-                                         MassOf::kLargest);
+  const Tensor peak_PZG =
+      attention_mass(q_NHK, one_sequence(q_NHK.size(0)), view, spec, lse_NH, MassOf::kLargest);
   const auto count = static_cast<std::size_t>(tokens * spec_.G);
   if (peak_SG_.size() < count) peak_SG_.resize(count);
   const float* peak = peak_PZG.data<float>();

@@ -39,6 +39,7 @@ void begin_second_reading(Impl& impl, std::int64_t piece) {
 template <class Impl>
 void end_second_reading(Impl& impl) {
   QUIRE_CHECK(impl.reread_at >= 0, "no second reading is under way");
+  impl.reread += impl.length - impl.reread_at;
   impl.length = impl.reread_at;
   for (auto& layer : impl.layers) layer.length = impl.length;
   impl.reread_at = -1;

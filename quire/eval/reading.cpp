@@ -23,9 +23,8 @@ std::optional<Reading> read_text(const model::Model& model, std::span<const std:
   out.positions = positions;
   QUIRE_CHECK(queries_from >= 0 && queries_from <= out.document, "queries_from is ", queries_from,
               ", but the document has ", out.document, " tokens");
-  out.recording =
-      std::make_unique<RecordingCache>(model.paged_spec(kv).layers, tokens - 1, kv, queries_from,
-                                       reread);
+  out.recording = std::make_unique<RecordingCache>(model.paged_spec(kv).layers, tokens - 1, kv,
+                                                   queries_from, reread);
   std::int64_t again = 0;  // tokens that were read a second time
   for (std::int64_t begin = 0; begin < tokens - 1;) {
     // A chunk ends where the document ends: what stands behind it is kept.
@@ -46,7 +45,9 @@ std::optional<Reading> read_text(const model::Model& model, std::span<const std:
     if (end > out.document) continue;
     const auto piece = model::piece_to_reread(
         *out.recording, ids.first(static_cast<std::size_t>(end)), end == out.document);
-    const Progress show = [&](std::int64_t done) { return !progress || progress(end + again + done); };
+    const Progress show = [&](std::int64_t done) {
+      return !progress || progress(end + again + done);
+    };
     if (!model::reread(model, piece, *out.recording, show)) return std::nullopt;
     again += std::ssize(piece);
   }

@@ -26,8 +26,8 @@ struct Reading {
   Tensor hidden_ND;                           // of the positions: what the full cache says there
 };
 
-/// Reads ids into a full cache, pieces of the document of `reread` tokens twice (0: none;
-/// `progress` counts those, too). Throws ArgumentError when fewer than one token would be left as the
+/// Reads ids into a full cache, and pieces of the document of `reread` tokens twice (0: none).
+/// `progress` counts both. Throws ArgumentError when fewer than one token would be left as the
 /// document, or the text is longer than the model's context, with both numbers; as the model does.
 /// Nothing when `progress` stopped it.
 ///

@@ -32,7 +32,8 @@ RecordingCache::RecordingCache(std::vector<cache::LayerSpec> layers, std::int64_
       queries_from_(queries_from),
       reread_(reread),
       cache_(specs_, capacity + std::max<std::int64_t>(reread, 0), kv) {
-  QUIRE_CHECK(reread >= 0, "reread is ", reread, "; a piece has at least 1 token, and 0 means none");
+  QUIRE_CHECK(reread >= 0, "reread is ", reread,
+              "; a piece has at least 1 token, and 0 means none");
   QUIRE_CHECK(queries_from >= 0 && queries_from <= capacity, "queries_from is ", queries_from,
               ", but the recording is for ", capacity, " tokens");
   for (const cache::LayerSpec& s : specs_) {
@@ -188,7 +189,8 @@ bool replay(const RecordingCache& from, std::int64_t end, cache::KvCache& to,
       if (begin >= queries_from) to.attend(layer, from.q_NHK(layer, begin, stop));
     }
     to.advance(stop - begin);
-    if (again && stop == whole && next != from.again().end() && next->end == stop) replay_again(*next, to, chunk);
+    if (again && stop == whole && next != from.again().end() && next->end == stop)
+      replay_again(*next, to, chunk);
     if (progress && !progress(stop)) return false;
   }
   return true;

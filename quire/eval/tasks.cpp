@@ -4,8 +4,8 @@
 
 #include "quire/base/error.h"
 #include "quire/eval/lockstep.h"
-#include "quire/model/reread.h"
 #include "quire/eval/shared_reading.h"
+#include "quire/model/reread.h"
 #include "quire/tensor/rng.h"
 
 namespace quire::eval {

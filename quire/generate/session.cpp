@@ -63,14 +63,15 @@ bool Session::read(std::span<const std::int32_t> ids, const Progress& progress,
   while (begin < tokens) {
     const std::int64_t most = std::min(step, tokens - begin),
                        count = std::min(most, model::until_reread(*impl_->cache, most));
-    const auto part =
-        ids.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(count));
+    const auto part = ids.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(count));
     impl_->feed(part);
     impl_->ids.insert(impl_->ids.end(), part.begin(), part.end());
     begin += count;
     if (progress && !progress(begin + again)) return false;
     const auto piece = model::piece_to_reread(*impl_->cache, impl_->ids, begin == tokens);
-    const auto show = [&](std::int64_t done) { return !progress || progress(begin + again + done); };
+    const auto show = [&](std::int64_t done) {
+      return !progress || progress(begin + again + done);
+    };
     if (!model::reread(impl_->model, piece, *impl_->cache, show)) return false;
     again += std::ssize(piece);
   }

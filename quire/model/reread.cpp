@@ -19,8 +19,7 @@ std::span<const std::int32_t> piece_to_reread(const cache::KvCache& cache,
 bool reread(const Model& model, std::span<const std::int32_t> piece, cache::KvCache& cache,
             const std::function<bool(std::int64_t done)>& progress) {
   if (piece.empty()) return true;
-  const std::int64_t room =
-                         std::min(cache.capacity(), model.config().context) - cache.length(),
+  const std::int64_t room = std::min(cache.capacity(), model.config().context) - cache.length(),
                      end = std::min<std::int64_t>(std::ssize(piece), room);
   if (end <= 0) return true;
   // Whatever happens, the copy goes.

@@ -295,8 +295,8 @@ TEST_F(CacheCommand, a_policy_applies_its_budget_after_the_last_file) {
   EXPECT_EQ(at(cache, "bytes_read").as_int(), token_bytes * (9 + after));
   EXPECT_EQ(at(at(window, "bytes"), "cache").as_int(), token_bytes * (9 + after));
   // A budget that covers the documents is the full cache.
-  for (const char* policy : {"window", "oracle", "quest", "h2o", "snapkv", "expected_attention",
-                             "merged", "keepkv", "asymkv", "notebook_merge"})
+  for (const char* policy : {"window", "oracle", "quest", "h2o", "snapkv", "kvzip",
+                             "expected_attention", "merged", "keepkv", "asymkv", "notebook_merge"})
     EXPECT_EQ(at(with({"--cache", policy, "--budget", "100%"}), "ids").dump(),
               at(full, "ids").dump());
   EXPECT_EQ(

@@ -9,8 +9,9 @@ namespace {
 class KvZip : public Policy {
  public:
   explicit KvZip(const KvZipParameters& parameters) : p_(parameters) {
-    QUIRE_CHECK(p_.sinks >= 0 && p_.recent >= 0 && p_.recent <= 1 && p_.piece >= 1, "kvzip: ",
-                p_.sinks, " sinks, ", p_.recent, " of the budget recent, pieces of ", p_.piece);
+    QUIRE_CHECK(p_.sinks >= 0 && p_.recent >= 0 && p_.recent <= 1 && p_.piece >= 1,
+                "kvzip: ", p_.sinks, " sinks, ", p_.recent, " of the budget recent, pieces of ",
+                p_.piece);
   }
   std::string_view name() const override { return "kvzip"; }
   Observe observe() const override { return {.reread = p_.piece}; }

@@ -134,7 +134,8 @@ std::unique_ptr<Policy> observing_policy(const Observe& observe);
 std::unique_ptr<Policy> all_observing_policy();
 
 /// "full", "int8", "int8row", "int4", "int4h", "window", "oracle", "random", "quest",
-/// "quest_heads", "h2o", "snapkv", "kvzip", "expected_attention", "retroinfer", "multipole", "vattention".
+/// "quest_heads", "h2o", "snapkv", "kvzip", "expected_attention", "retroinfer", "multipole",
+/// "vattention".
 const std::vector<std::string>& policy_names();
 
 /// Whether the name is of no policy but of a form of storage: those that begin with "int", and
