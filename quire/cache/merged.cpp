@@ -95,6 +95,7 @@ void MergedCache::take_over(const PolicyCache& other) {
     impl.layers[i].length = from.length;
     impl.layers[i].observer = std::move(observers[i]);
   }
+  impl.reread = observe().reread > 0 ? from.reread : 0;
   impl.length = from.length;
 }
 

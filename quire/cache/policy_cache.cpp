@@ -75,6 +75,7 @@ void PolicyCache::take_over(const PolicyCache& other) {
     to.length = from.length;
     to.observer = std::move(observers[i]);
   }
+  impl_->reread = observe.reread > 0 ? from.reread : 0;
   impl_->length = from.length;
 }
 
