@@ -33,9 +33,21 @@ struct Row {
   bool is_foreign = false;
 };
 
+/// Removes what killed programs left of caches that they were saving; returns how many files.
+std::int64_t remove_leftovers() {
+  std::size_t removed = 0;
+  for (const FolderEntry& entry : file_ops().list(saved_caches_folder())) {
+    const std::string target = target_of_temporary(entry.name);
+    if (!target.empty())
+      removed += file_ops().remove_leftovers(saved_caches_folder() + "/" + target);
+  }
+  return static_cast<std::int64_t>(removed);
+}
+
 std::vector<Row> rows() {
   std::vector<Row> out;
   for (const FolderEntry& entry : file_ops().list(saved_caches_folder())) {
+    if (!target_of_temporary(entry.name).empty()) continue;  // a cache that is being saved
     Row row{entry, {}, false};
     const std::string path = saved_caches_folder() + "/" + entry.name;
     try {
@@ -60,6 +72,7 @@ int list(const Common& common) {
   Json::Array objects, unreadable;
   std::string table;
   std::int64_t foreign = 0;
+  const std::int64_t leftovers = remove_leftovers();
   for (const Row& row : rows()) {
     if (row.is_foreign) ++foreign;
     if (!row.info) {
@@ -88,6 +101,7 @@ int list(const Common& common) {
     out["rows"] = std::move(objects);
     out["foreign"] = foreign;
     out["unreadable"] = std::move(unreadable);
+    out["leftovers"] = leftovers;
     print_json(out);
   } else {
     print(table);
@@ -96,6 +110,8 @@ int list(const Common& common) {
                        harmless(name.as_string())));
     if (foreign > 0 && !common.quiet)
       note(fmt::format("quire: {} other files in {}", foreign, saved_caches_folder()));
+    if (leftovers > 0 && !common.quiet)
+      note(fmt::format("quire: removed {} unfinished files that killed programs left", leftovers));
   }
   return kOk;
 }
@@ -119,6 +135,7 @@ int verify(std::vector<std::string> names, const Common& common) {
   };
   if (names.empty()) {
     for (const FolderEntry& entry : file_ops().list(saved_caches_folder())) {
+      if (!target_of_temporary(entry.name).empty()) continue;
       const std::string path = saved_caches_folder() + "/" + entry.name;
       attempt(path, [&] {
         if (begins_as_saved_cache(path)) {
@@ -169,6 +186,7 @@ int remove(const std::vector<std::string>& names, const Common& common) {
   Json::Array removed;
   for (const std::string& name : names) {
     file_ops().remove(saved_cache_path(name));
+    file_ops().remove_leftovers(saved_cache_path(name));
     removed.push_back(name);
   }
   if (common.json) {

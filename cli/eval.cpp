@@ -86,6 +86,7 @@ Plan make_plan(const EvalArguments& a) {
   plan.task.tokens = a.task_tokens.value_or(plan.task.tokens);
   plan.task.seed = a.seed;
   QUIRE_CHECK(!a.layers || a.dump, "--layers needs --dump-qkv FILE");
+  QUIRE_CHECK(!a.plot || a.plot != a.dump, "--plot and --dump-qkv name the same file");
   return plan;
 }
 
@@ -342,8 +343,8 @@ int evaluate(Arguments arguments) {
   options.need(a.file, "--file");
   const Plan plan = make_plan(a);
   const DType kv = kv_type(a.common);
-  check_writable("--plot", a.plot);
-  check_writable("--dump-qkv", a.dump);
+  if (a.plot) check_output("--plot", *a.plot, FileKind::kSvg);
+  if (a.dump) check_output("--dump-qkv", *a.dump, FileKind::kSafetensors);
   const auto file = open_model(name);
   catch_signals();
   const auto tokenizer = text::Tokenizer::make(file->tokenizer_spec());

@@ -1,11 +1,8 @@
 #include "cli/eval_files.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <filesystem>
 #include <utility>
 
 #include "quire/base/error.h"
@@ -13,18 +10,6 @@
 #include "quire/io/safetensors.h"
 
 namespace quire::cli {
-
-void check_writable(const std::string& option, const std::optional<std::string>& path) {
-  if (!path) return;
-  namespace fs = std::filesystem;
-  std::error_code ignored;
-  const fs::path at(*path), folder = at.has_parent_path() ? at.parent_path() : fs::path(".");
-  QUIRE_CHECK(!path->empty() && !fs::is_directory(at, ignored), option, " is '", *path,
-              "'; it must be a file");
-  // It is written beside its place and then renamed.
-  if (::access(folder.c_str(), W_OK | X_OK) != 0)
-    throw IoError(*path, "cannot create a file beside it", errno);
-}
 
 void write_text(const std::string& path, const std::string& text) {
   const std::span<const std::byte> bytes = std::as_bytes(std::span(text));

@@ -9,10 +9,6 @@
 
 namespace quire::cli {
 
-/// Whether a file that is written when all is done can be written. Throws ArgumentError naming the
-/// option for a folder, IoError.
-void check_writable(const std::string& option, const std::optional<std::string>& path);
-
 /// A whole file, in the place of another. Throws IoError.
 void write_text(const std::string& path, const std::string& text);
 

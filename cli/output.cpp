@@ -66,10 +66,34 @@ void write_error(std::string_view text) { static_cast<void>(write_all(STDERR_FIL
 
 void note(std::string_view line) { write_error(std::string(line) + "\n"); }
 
+namespace {
+
+/// What a file of the kind is called where one is missing, and whether these are its first 9 bytes.
+struct Kind {
+  const char* name;
+  bool (*is_begun_by)(std::string_view first);
+};
+
+Kind kind_of(FileKind kind) {
+  switch (kind) {
+    case FileKind::kSavedCache:
+      return {"saved cache", [](std::string_view first) { return first.starts_with("QUIREKV\n"); }};
+    case FileKind::kSafetensors:
+      return {"safetensors file",
+              [](std::string_view first) { return first.size() == 9 && first.back() == '{'; }};
+    case FileKind::kSvg:
+      break;
+  }
+  return {"SVG figure", [](std::string_view first) { return first.starts_with("<svg "); }};
+}
+
+}  // namespace
+
 void check_output(const std::string& option, const std::string& path, FileKind kind) {
+  QUIRE_CHECK(!path.empty(), option, " is ''; it must be a file");
   const std::size_t slash = path.rfind('/');
   const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
-  if (::access(folder.c_str(), W_OK) != 0) {
+  if (::access(folder.c_str(), W_OK | X_OK) != 0) {
     throw IoError(path, "cannot create a file there", errno);
   }
   if (!file_ops().exists(path)) return;
@@ -81,10 +105,8 @@ void check_output(const std::string& option, const std::string& path, FileKind k
   if (file->size() == 0) return;
   std::string first(std::min<std::uint64_t>(file->size(), 9), '\0');
   file->read_at(0, std::as_writable_bytes(std::span(first)));
-  const bool same = kind == FileKind::kSavedCache ? first.starts_with("QUIREKV\n")
-                                                  : first.size() == 9 && first.back() == '{';
-  QUIRE_CHECK(same, option, ": ", path, " exists and is no ",
-              kind == FileKind::kSavedCache ? "saved cache" : "safetensors file",
+  const Kind wanted = kind_of(kind);
+  QUIRE_CHECK(wanted.is_begun_by(first), option, ": ", path, " exists and is no ", wanted.name,
               "; it is not overwritten");
 }
 

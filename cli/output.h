@@ -23,11 +23,12 @@ std::string harmless(std::string text);
 void write_error(std::string_view text);
 
 /// What files that the commands write begin with.
-enum class FileKind { kSavedCache, kSafetensors };
+enum class FileKind { kSavedCache, kSafetensors, kSvg };
 
 /// Refuses, before any work, a `path` that could not become such a file. Throws IoError where its
-/// folder is absent or it is no regular file; ArgumentError, naming the option, where a file of
-/// another kind or a write-protected one is there: it is never overwritten. An empty one is.
+/// folder is absent or it is no regular file; ArgumentError, naming the option, for an empty path,
+/// and where a file of another kind or a write-protected one is there: it is never overwritten. An
+/// empty one is.
 void check_output(const std::string& option, const std::string& path, FileKind kind);
 
 /// What standard error is: where progress and tables go.

@@ -6,6 +6,7 @@
 
 #include "cli/figures.h"
 #include "cli/model_name.h"
+#include "cli/near_session.h"
 #include "cli/output.h"
 #include "cli/policy_session.h"
 #include "cli/session_setup.h"
@@ -36,7 +37,7 @@ cache::MemoryLimit memory_limit(const MemoryChoice& choice) {
   QUIRE_CHECK(choice.ram || !choice.disk,
               "--cache-disk takes what --cache-ram leaves over; give --cache-ram too");
   if (!choice.ram) return {};
-  cache::MemoryLimit limit{*choice.ram, choice.disk.value_or(tier_folder()), 0};
+  cache::MemoryLimit limit{*choice.ram, choice.disk.value_or(tier_folder())};
   // DIR:SIZE where a digit follows the last colon; a folder of such a name can be given with a
   // slash behind it.
   const std::size_t colon = limit.folder.rfind(':');
@@ -57,6 +58,8 @@ void add_cache_choice(Options& options, CacheChoice& choice) {
   options.tokens_or_share("--budget", choice.budget, choice.budget_share, choice.budget_form,
                           {1, kMostTokens},
                           "Tokens of all pages, or attended to; or mass:P, read:P");
+  options.choice("--positions", choice.positions, {"model", "cache"},
+                 "Whose positions keys have; cache: texts of any length [model]");
   add_memory_choice(options, choice.memory);
   options.text("--save-cache", "F", choice.save, "Save what the documents left in the cache");
   options.text("--load-cache", "F", choice.load,
@@ -69,6 +72,7 @@ bool is_paged(const CacheChoice& choice, bool forks) {
 }
 
 void check(const CacheChoice& choice, bool forks) {
+  if (counts_in_cache(choice)) return check_near(choice);
   if (is_policy(choice)) return check_policy(choice);
   QUIRE_CHECK(!choice.budget_form, "--budget ", choice.budget_form.value_or(""),
               ": only --cache tiered has such a budget");
@@ -183,6 +187,7 @@ Json tier_json(const cache::TierCounts& counts, std::int64_t ram_limit) {
   moved["waits"] = counts.waits;
   moved["lost"] = counts.lost;
   moved["failed_writes"] = counts.failed_writes;
+  moved["given_up"] = counts.given_up;
   return moved;
 }
 

@@ -35,6 +35,7 @@ struct CacheChoice {
   std::optional<double> budget_share;      // in (0, 1]; of policies
   std::optional<std::string> budget_form;  // "mass:P" or "read:P": of tiered
   std::optional<std::string> save, load;
+  std::string positions = "model";  // or "cache": near_session.h
 };
 
 void add_cache_choice(Options& options, CacheChoice& choice);

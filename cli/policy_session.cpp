@@ -5,6 +5,7 @@
 
 #include "cli/figures.h"
 #include "cli/model_name.h"
+#include "cli/near_session.h"
 #include "cli/tiered_session.h"
 #include "quire/base/error.h"
 #include "quire/cache/merged.h"
@@ -14,20 +15,7 @@
 namespace quire::cli {
 namespace {
 
-cache::Budget budget_of(const CacheChoice& choice) {
-  if (choice.budget) return {.tokens = *choice.budget};
-  return {.fraction = choice.budget_share.value_or(1)};
-}
-
 constexpr const char* kTiered = "tiered";
-
-cache::TieredSpec tiered_spec(const CacheChoice& choice) {
-  cache::TieredSpec spec;
-  if (choice.budget || choice.budget_share) spec.budget = search_budget(budget_of(choice));
-  if (choice.budget_form) spec.budget = *parse_search_budget("--budget", *choice.budget_form);
-  spec.memory = memory_limit(choice.memory);
-  return spec;
-}
 
 }  // namespace
 
@@ -73,6 +61,9 @@ namespace {
 std::unique_ptr<cache::KvCache> make_cache(const model::Model& model, const CacheChoice& choice,
                                            DType kv, std::int64_t context, std::int64_t tokens) {
   const std::vector<cache::LayerSpec> layers = model.paged_spec(kv).layers;
+  if (counts_in_cache(choice))
+    return std::make_unique<cache::NearCache>(layers, near_spec(choice, model.config()), context,
+                                              kv);
   if (choice.kind != kTiered)
     return cache::make_policy_cache(choice.kind, budget_of(choice), layers, context, kv);
   const cache::TieredSpec spec = tiered_spec(choice);
@@ -134,6 +125,8 @@ PolicySession make_policy_session(const model::Model& model,
 Json policy_json(generate::Session& session, const std::string& kind, DType kv) {
   if (const auto* tiered = dynamic_cast<const cache::TieredCache*>(&session.cache()))
     return tiered_json(*tiered, kv);
+  if (const auto* near = dynamic_cast<const cache::NearCache*>(&session.cache()))
+    return near_json(*near, kind, kv);
   const cache::CacheReport report = session.cache().report();
   Json out;
   out["policy"] = kind;

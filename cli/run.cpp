@@ -8,6 +8,7 @@
 #include "cli/common.h"
 #include "cli/failure.h"
 #include "cli/model_name.h"
+#include "cli/near_session.h"
 #include "cli/output.h"
 #include "cli/paged_session.h"
 #include "cli/policy_session.h"
@@ -288,6 +289,16 @@ std::int64_t tokens_needed(const RunArguments& a, const Prompts& prompts, std::i
   return is_policy(a.cache) ? most : sum;
 }
 
+/// Where no position is the model's own: --context, else room for the longest prompt, and for
+/// --max-tokens or as many as the model was trained for.
+std::int64_t unbounded_context(const RunArguments& a, const Prompts& prompts,
+                               const model::ModelConfig& config) {
+  std::size_t longest = 0;
+  for (const std::vector<std::int32_t>& ids : prompts.ids) longest = std::max(longest, ids.size());
+  return a.common.context.value_or(static_cast<std::int64_t>(longest) +
+                                   a.sampling.max_tokens.value_or(config.context));
+}
+
 /// What fits into memory of what would be needed; some questions then wait for others.
 std::int64_t budget_that_fits(const RunArguments& a, const model::ModelFile& file, DType kv,
                               std::int64_t needed) {
@@ -317,7 +328,9 @@ int run(Arguments arguments) {
   if (a.cache.save) check_save(*a.cache.save);
   DType kv = kv_type(a.common);
   const auto file = open_model(name);
-  const std::int64_t context = context_of(a.common, *file);
+  const bool near = counts_in_cache(a.cache);
+  std::int64_t context = near ? 0 : context_of(a.common, *file);
+  if (near) static_cast<void>(near_spec(a.cache, file->config()));
   static_cast<void>(generate_spec(a.sampling, *file));  // refuse early what would be refused late
   const auto saved = open_saved(a.cache, a.common, *file);
   if (saved != nullptr) kv = saved->info().kv;
@@ -328,8 +341,12 @@ int run(Arguments arguments) {
               "--save-cache: there is no document whose end could be told; give --file or --ids");
   QUIRE_CHECK(!is_policy(a.cache) || prompts.document_tokens > 0, "--cache ", a.cache.kind,
               ": there is no document that it could leave anything of; give --file or --ids");
+  if (near) context = unbounded_context(a, prompts, file->config());
   const std::int64_t needed = tokens_needed(a, prompts, context);
-  const std::int64_t budget = budget_that_fits(a, *file, kv, needed);
+  const std::int64_t held =
+      near ? near_tokens_held(near_spec(a.cache, file->config()), prompts.document_tokens, needed)
+           : needed;
+  const std::int64_t budget = budget_that_fits(a, *file, kv, held);
   check_memory(a.cache, saved.get(), *file, kv, budget);
   apply(a.common);
   const Loaded loaded = load_model(file, a.common);

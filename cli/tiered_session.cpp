@@ -34,6 +34,19 @@ cache::SearchBudget search_budget(const cache::Budget& budget) {
   return out;
 }
 
+cache::Budget budget_of(const CacheChoice& choice) {
+  if (choice.budget) return {.tokens = *choice.budget};
+  return {.fraction = choice.budget_share.value_or(1)};
+}
+
+cache::TieredSpec tiered_spec(const CacheChoice& choice) {
+  cache::TieredSpec spec;
+  if (choice.budget || choice.budget_share) spec.budget = search_budget(budget_of(choice));
+  if (choice.budget_form) spec.budget = *parse_search_budget("--budget", *choice.budget_form);
+  spec.memory = memory_limit(choice.memory);
+  return spec;
+}
+
 Json tiered_json(const cache::TieredCache& cache, DType kv) {
   const cache::CacheReport report = cache.report();
   const cache::TieredFigures figures = cache.figures();

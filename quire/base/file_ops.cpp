@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -10,6 +11,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <limits>
+#include <string_view>
 #include <utility>
 
 #include "quire/base/error.h"
@@ -85,23 +87,27 @@ class PosixFile final : public File {
   std::uint64_t size_;
 };
 
-/// The temporary file of one write: removed again unless it was renamed.
+constexpr std::string_view kTemporary = ".tmp-";  // behind it the process, a hyphen, a number
+
+/// The temporary file of one write: removed again unless it was renamed. It is locked as long as
+/// its writer lives.
 class Temporary {
  public:
   explicit Temporary(const std::string& target) {
     static std::atomic<unsigned> counter{0};
     // Another process may hold the same name (a leftover of a crash with our number): try the next.
     for (int attempt = 0; attempt < 100; ++attempt) {
-      path_ = concat(target, ".tmp-", static_cast<int>(::getpid()), "-", counter.fetch_add(1));
+      path_ = concat(target, kTemporary, static_cast<int>(::getpid()), "-", counter.fetch_add(1));
       fd_ = open_retrying(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0666);
-      if (fd_ >= 0) return;
-      if (errno != EEXIST) break;
+      if (fd_ >= 0 && is_kept()) return;
+      if (fd_ < 0 && errno != EEXIST) break;
+      if (fd_ >= 0) ::close(std::exchange(fd_, -1));
     }
     throw IoError(target, "cannot create a file beside it", errno);
   }
   ~Temporary() {
-    if (fd_ >= 0) ::close(fd_);
     if (!path_.empty()) ::unlink(path_.c_str());
+    if (fd_ >= 0) ::close(fd_);
   }
   Temporary(const Temporary&) = delete;
   Temporary& operator=(const Temporary&) = delete;
@@ -117,7 +123,7 @@ class Temporary {
 
   void publish(const std::string& target) {
     if (::fsync(fd_) != 0) throw IoError(target, "cannot sync", errno);
-    if (::close(std::exchange(fd_, -1)) != 0) throw IoError(target, "cannot close", errno);
+    // (Still locked, and open: after the sync closing has nothing to tell.)
     if (std::rename(path_.c_str(), target.c_str()) != 0) {
       throw IoError(target, "cannot rename the finished file into place", errno);
     }
@@ -125,15 +131,25 @@ class Temporary {
   }
 
  private:
+  /// Locks the file. False when somebody who removes leftovers was faster. (Where a file system has
+  /// no locks, nobody else gets one either, and nothing is removed.)
+  bool is_kept() const {
+    if (::flock(fd_, LOCK_EX | LOCK_NB) != 0) return errno != EWOULDBLOCK;
+    struct stat status {};
+    return ::fstat(fd_, &status) == 0 && status.st_nlink > 0;
+  }
+
   std::string path_;
   int fd_ = -1;
 };
 
-void sync_directory_of(const std::string& path) {
+std::string folder_of(const std::string& path) {
   const std::size_t slash = path.rfind('/');
-  const std::string folder = slash == std::string::npos ? "."
-                             : slash == 0               ? "/"
-                                                        : path.substr(0, slash);
+  return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
+}
+
+void sync_directory_of(const std::string& path) {
+  const std::string folder = folder_of(path);
   const Descriptor fd(open_retrying(folder.c_str(), O_RDONLY | O_DIRECTORY));
   // Some file systems cannot sync a directory; there the rename itself is all the promise one gets.
   if (fd.get() < 0 || (::fsync(fd.get()) != 0 && errno != EINVAL && errno != ENOTSUP)) {
@@ -144,6 +160,19 @@ void sync_directory_of(const std::string& path) {
 struct CloseFolder {
   void operator()(DIR* folder) const { ::closedir(folder); }
 };
+
+/// Removes a temporary file that nobody holds locked: its writer is dead.
+bool remove_if_left(const std::string& path) {
+  struct stat before {};
+  if (::lstat(path.c_str(), &before) != 0 || !S_ISREG(before.st_mode)) return false;
+  const Descriptor fd(open_retrying(path.c_str(), O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
+  if (fd.get() < 0 || ::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) return false;
+  // With the lock it stays what it is: not renamed into place meanwhile, and not another's.
+  struct stat held {
+  }, named{};
+  if (::fstat(fd.get(), &held) != 0 || ::lstat(path.c_str(), &named) != 0) return false;
+  return held.st_dev == named.st_dev && held.st_ino == named.st_ino && ::unlink(path.c_str()) == 0;
+}
 
 class PosixFileOps final : public FileOps {
  public:
@@ -171,10 +200,24 @@ class PosixFileOps final : public FileOps {
     if (::stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode)) {
       throw IoError(path, kind_of(status.st_mode), 0);
     }
+    remove_leftovers(path);
     Temporary temporary(path);
     for (std::size_t i = 0; i < count; ++i) temporary.write(path, part(i));
     temporary.publish(path);
     sync_directory_of(path);
+  }
+
+  std::size_t remove_leftovers(const std::string& path) override {
+    const std::string folder = folder_of(path);
+    const std::unique_ptr<DIR, CloseFolder> open(::opendir(folder.c_str()));
+    if (open == nullptr) return 0;
+    const std::string name = path.substr(path.rfind('/') + 1);
+    std::size_t removed = 0;
+    while (const dirent* entry = ::readdir(open.get())) {
+      if (target_of_temporary(entry->d_name) == name && !name.empty())
+        removed += remove_if_left(concat(folder, "/", entry->d_name)) ? 1u : 0u;
+    }
+    return removed;
   }
 
   bool exists(const std::string& path) override {
@@ -240,6 +283,18 @@ FileOps& file_ops() {
 
 FileOps* install_file_ops(FileOps* ops) {
   return installed.exchange(ops, std::memory_order_acq_rel);
+}
+
+std::string target_of_temporary(const std::string& path) {
+  constexpr std::string_view kDigits = "0123456789";
+  const std::size_t mark = path.rfind(kTemporary);
+  if (mark == std::string::npos || path.find('/', mark) != std::string::npos) return {};
+  const std::string_view rest = std::string_view(path).substr(mark + kTemporary.size());
+  const std::size_t hyphen = rest.find_first_not_of(kDigits);
+  const bool is_one = hyphen != std::string_view::npos && hyphen > 0 && rest[hyphen] == '-' &&
+                      hyphen + 1 < rest.size() &&
+                      rest.find_first_not_of(kDigits, hyphen + 1) == std::string_view::npos;
+  return is_one ? path.substr(0, mark) : std::string();
 }
 
 std::string read_text(const std::string& path, std::uint64_t limit) {

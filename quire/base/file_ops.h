@@ -45,6 +45,10 @@ class FileOps {
   /// What `part` throws is thrown, and no file appears.
   virtual void write_parts(const std::string& path, std::size_t count,
                            const std::function<std::span<const std::byte>(std::size_t)>& part) = 0;
+  /// Removes what killed writers of `path` left beside it, never what a living one is writing; both
+  /// functions above do so first. Returns how many files that were. Does not throw IoError: what
+  /// cannot be removed stays.
+  virtual std::size_t remove_leftovers(const std::string& /*path*/) { return 0; }
   virtual bool exists(const std::string& path) = 0;
   /// The regular files of a folder, by name; none when there is no such folder. Throws IoError.
   virtual std::vector<FolderEntry> list(const std::string& folder) = 0;
@@ -61,6 +65,10 @@ class FileOps {
 FileOps& file_ops();
 /// Returns the one before. Null restores the operating system's.
 FileOps* install_file_ops(FileOps* ops);
+
+/// The path that a temporary file of write_whole() and write_parts() is to become: "a/f" of
+/// "a/f.tmp-123-4"; empty for any other name.
+std::string target_of_temporary(const std::string& path);
 
 /// The whole file as bytes, refused above `limit`. "-" is not special here.
 std::string read_text(const std::string& path, std::uint64_t limit);

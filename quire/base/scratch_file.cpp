@@ -25,7 +25,7 @@ enum class Way { kRead, kWrite };
 struct Pieces {
   std::array<iovec, 4> at{};
   unsigned count = 0;
-  std::uint64_t offset = 0, bytes = 0;
+  std::uint64_t offset = 0;
 
   explicit Pieces(const Transfer& transfer, std::uint64_t done = 0)
       : offset(transfer.offset + done) {
@@ -35,7 +35,6 @@ struct Pieces {
       part = part.subspan(skip);
       if (part.empty()) continue;
       at[count++] = {part.data(), part.size()};
-      bytes += part.size();
     }
   }
 };
@@ -54,6 +53,10 @@ class SystemScratch final : public ScratchFile {
   SystemScratch(const SystemScratch&) = delete;
   SystemScratch& operator=(const SystemScratch&) = delete;
 
+  void expect(std::uint64_t offset, std::uint64_t bytes) override {
+    ::posix_fadvise(fd_, static_cast<off_t>(offset), static_cast<off_t>(bytes),
+                    POSIX_FADV_WILLNEED);
+  }
   void read(std::span<Transfer> transfers) override { move(transfers, Way::kRead); }
   void write(std::span<Transfer> transfers) override { move(transfers, Way::kWrite); }
   const std::string& folder() const override { return folder_; }
@@ -61,14 +64,6 @@ class SystemScratch final : public ScratchFile {
 
  private:
   void move(std::span<Transfer> transfers, Way way) {
-    // All of it is on its way from the disk while the first parts are copied, not window by window
-    // as reading shows where it goes.
-    for (const Transfer& t : transfers) {
-      const Pieces all(t);
-      if (way == Way::kRead && all.bytes > 0)
-        ::posix_fadvise(fd_, static_cast<off_t>(all.offset), static_cast<off_t>(all.bytes),
-                        POSIX_FADV_WILLNEED);
-    }
     for (std::size_t begin = 0; begin < transfers.size(); begin += kDepth) {
       const auto some =
           transfers.subspan(begin, std::min<std::size_t>(kDepth, transfers.size() - begin));
@@ -138,7 +133,7 @@ class SystemScratch final : public ScratchFile {
   std::string folder_;
   int fd_;
   io_uring ring_{};
-  bool has_ring_ = false;
+  std::atomic<bool> has_ring_{false};  // method() may be asked by another thread
 };
 
 int open_nameless(const std::string& folder) {

@@ -21,6 +21,8 @@ struct Transfer {
 class ScratchFile {
  public:
   virtual ~ScratchFile() = default;
+  /// This stretch will be read soon: the system may begin.
+  virtual void expect(std::uint64_t /*offset*/, std::uint64_t /*bytes*/) {}
   /// Move all of them, several at once where the system can, and return when all are done; each
   /// then tells its error. Where the file ends early, that is EIO. Not for several threads at once.
   virtual void read(std::span<Transfer> transfers) = 0;

@@ -112,6 +112,24 @@ QUIRE_INLINE void transpose(F32* x) {
   }
 }
 
+/// Lane 4l + j is the sum of lanes 4l … 4l + 3 of x[j]: ((0 + 2) + (1 + 3)).
+QUIRE_INLINE F32 add_quarters(const F32* x) {
+  const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(x[0].v, x[1].v),
+                                  _mm512_unpackhi_ps(x[0].v, x[1].v)),
+               cd = _mm512_add_ps(_mm512_unpacklo_ps(x[2].v, x[3].v),
+                                  _mm512_unpackhi_ps(x[2].v, x[3].v));
+  const __m512d even = _mm512_unpacklo_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd)),
+                odd = _mm512_unpackhi_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd));
+  return {_mm512_add_ps(_mm512_castpd_ps(even), _mm512_castpd_ps(odd))};
+}
+/// Lane 4i + j is the sum of lanes j, 4 + j, 8 + j and 12 + j of x[i]: ((0 + 1) + (2 + 3)).
+QUIRE_INLINE F32 add_quads(const F32* x) {
+  const auto halves = [](__m512 a, __m512 b) {
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+  };
+  return {halves(halves(x[0].v, x[1].v), halves(x[2].v, x[3].v))};
+}
+
 QUIRE_INLINE F32 load_f16(const void* p) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)))};
 }

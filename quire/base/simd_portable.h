@@ -126,6 +126,24 @@ QUIRE_INLINE void transpose(F32* x) {
   __builtin_memcpy(x, to, sizeof(to));
 }
 
+/// As in simd_avx512.h.
+QUIRE_INLINE F32 add_quarters(const F32* x) {
+  float from[4][16], to[16];
+  __builtin_memcpy(from, x, sizeof(from));
+  for (int l = 0; l < 16; l += 4)
+    for (int j = 0; j < 4; ++j)
+      to[l + j] = (from[j][l] + from[j][l + 2]) + (from[j][l + 1] + from[j][l + 3]);
+  return load(to);
+}
+QUIRE_INLINE F32 add_quads(const F32* x) {
+  float from[4][16], to[16];
+  __builtin_memcpy(from, x, sizeof(from));
+  for (int i = 0; i < 4; ++i)
+    for (int j = 0; j < 4; ++j)
+      to[4 * i + j] = (from[i][j] + from[i][4 + j]) + (from[i][8 + j] + from[i][12 + j]);
+  return load(to);
+}
+
 /// 16 numbers of 16 bits, widened.
 QUIRE_INLINE Words read_halves(const void* p) {
   using Narrow = std::uint16_t __attribute__((vector_size(32)));

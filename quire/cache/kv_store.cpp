@@ -154,15 +154,17 @@ void KvStore::set_stretch(std::span<const std::byte> from, std::int64_t tokens) 
   });
 }
 
-void KvStore::widen(std::int64_t g, std::int64_t tokens, float* k_SK, float* v_SU) const {
+void KvStore::widen(std::int64_t g, std::int64_t first, std::int64_t tokens, float* k_SK,
+                    float* v_SU) const {
   const auto scale = [&](const Reserved& of, std::int64_t slot) {
     return dtype_ == DType::kI8 ? reinterpret_cast<const float*>(of.data())[slot * G_ + g] : 1.0f;
   };
   std::vector<std::byte> row(unsigned_of(k_row_));
-  for (std::int64_t slot = 0; slot < tokens; ++slot) {
+  for (std::int64_t i = 0; i < tokens; ++i) {
+    const std::int64_t slot = first + i;
     take_key(g, slot, row.data());
-    kv_widen_row(dtype_, row.data(), K_, scale(k_scale_, slot), k_SK + slot * K_);
-    kv_widen_row(dtype_, value_row(g, slot), U_, scale(v_scale_, slot), v_SU + slot * U_);
+    kv_widen_row(dtype_, row.data(), K_, scale(k_scale_, slot), k_SK + i * K_);
+    kv_widen_row(dtype_, value_row(g, slot), U_, scale(v_scale_, slot), v_SU + i * U_);
   }
   if (!turns_keys(dtype_) || tokens == 0) return;
   // Keys lie turned; the turn is its own inverse.

@@ -39,8 +39,13 @@ class KvStore {
   std::int64_t stretch_bytes(std::int64_t tokens) const;
   std::vector<std::byte> stretch(std::int64_t tokens) const;
   void set_stretch(std::span<const std::byte> bytes, std::int64_t tokens);
-  /// Keys [tokens, K] and values [tokens, U] of the first slots of a head, widened.
-  void widen(std::int64_t g, std::int64_t tokens, float* k_SK, float* v_SU) const;
+  /// Keys [tokens, K] and values [tokens, U] of a head, widened: of the first slots, or of those
+  /// from `first` on.
+  void widen(std::int64_t g, std::int64_t tokens, float* k_SK, float* v_SU) const {
+    widen(g, 0, tokens, k_SK, v_SU);
+  }
+  void widen(std::int64_t g, std::int64_t first, std::int64_t tokens, float* k_SK,
+             float* v_SU) const;
 
   std::int64_t slots() const { return slots_; }
   /// Keys, values and scales of a token, all heads.

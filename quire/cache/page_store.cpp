@@ -133,6 +133,7 @@ void PageStore::make_tier(const MemoryLimit& limit, const std::string& identity,
   spec.pages = pages;
   spec.frames = P_;
   spec.folder = limit.folder;
+  spec.deadline_ms = limit.deadline_ms;
   const std::int64_t scales = Z_ * scale_row(0);
   spec.payload_bytes = stride_ + 2 * scales;
   std::string format = concat(identity, ";", to_string(kv_), ";", Z_, ";",

@@ -143,6 +143,9 @@ class PagedBatch : public KvCache {
   void advance(std::int64_t tokens) override;
   /// Throws ArgumentError: each sequence is truncated by itself.
   void truncate(std::int64_t length) override;
+  /// Drops the step under way of all sequences, and of each what it has lost and what stands
+  /// behind. The batch is over: the sequences now need different tokens.
+  bool recover() override;
   std::int64_t bytes() const override;
   std::int64_t bytes_per_token() const override;
 

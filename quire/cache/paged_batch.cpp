@@ -152,6 +152,15 @@ void PagedBatch::truncate(std::int64_t /*length*/) {
   throw ArgumentError("a batch is not truncated as a whole: truncate its sequences");
 }
 
+bool PagedBatch::recover() {
+  bool has_lost = false;
+  for (PagedCache* cache : impl_->caches) has_lost = cache->recover() || has_lost;
+  if (!has_lost) return false;
+  for (PagedCache::Impl* s : impl_->sequences) s->truncate(s->length);
+  impl_->is_prepared = false;
+  return true;
+}
+
 std::int64_t PagedBatch::bytes() const {
   std::int64_t sum = 0;
   for (const PagedCache* cache : impl_->caches) sum += cache->bytes();

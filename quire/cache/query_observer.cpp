@@ -16,6 +16,11 @@ Tensor one_sequence(std::int64_t N) {
   return start_J;
 }
 
+void put_rows(const Tensor& rows, Tensor& to, std::int64_t n) {
+  const std::int64_t row = to.elements() / to.size(0);
+  std::copy_n(rows.data<float>(), rows.elements(), to.mutable_data<float>() + n * row);
+}
+
 double mass_of(const Tensor& part_NH, const Tensor& whole_NH) {
   const std::int64_t H = part_NH.size(1), last = (part_NH.size(0) - 1) * H;
   double sum = 0;

@@ -56,6 +56,9 @@ class QueryObserver {
 /// One sequence of N queries.
 Tensor one_sequence(std::int64_t N);
 
+/// Contiguous f32 rows, to the rows of `to` from the n-th on.
+void put_rows(const Tensor& rows, Tensor& to, std::int64_t n);
+
 /// The share that the attention behind lse `part` has of that behind `whole`, averaged over the
 /// heads of the last query.
 double mass_of(const Tensor& part_NH, const Tensor& whole_NH);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <condition_variable>
 #include <exception>
 #include <mutex>
@@ -84,7 +85,8 @@ struct Tier::Impl {
 
   explicit Impl(TierSpec from, std::unique_ptr<ScratchFile> scratch)
       : spec(std::move(from)),
-        file(std::move(scratch), random_hash(), spec.format, spec.payload_bytes),
+        file(std::move(scratch), random_hash(), spec.format, spec.payload_bytes,
+             std::chrono::milliseconds(spec.deadline_ms)),
         slots(static_cast<std::size_t>(spec.layers * spec.pages)),
         frames(static_cast<std::size_t>(spec.frames)),
         of_layer(static_cast<std::size_t>(spec.layers)) {
@@ -98,6 +100,7 @@ struct Tier::Impl {
       const Lock lock(state);
       is_ending = true;
     }
+    file.stop();
     changed.notify_all();
     if (worker.joinable()) worker.join();
   }
@@ -359,24 +362,31 @@ struct Tier::Impl {
 
   [[noreturn]] void refuse(std::int64_t layer, const Failure& failure,
                            std::span<const std::int32_t> gone) const {
-    const std::string advice =
+    std::string advice =
         "; read the text again, with --cache-disk on another disk or more --cache-ram";
+    int error = gone.empty() ? failure.write_error : failure.read_error;
+    if (error == ETIMEDOUT) {
+      advice += concat(" (the disk did not answer within ", spec.deadline_ms, " ms)");
+      error = 0;
+    }
     if (!gone.empty())
       throw IoError(spec.folder,
                     concat("page ", gone.front(), " of layer ", layer,
                            failure.is_wrong ? " came back from the cache's file damaged"
                                             : " cannot be read back from the cache's file",
                            advice),
-                    failure.read_error);
+                    error);
     throw IoError(spec.folder,
                   concat("the cache's file takes no more pages, and memory holds no more", advice),
-                  failure.write_error);
+                  error);
   }
 };
 
 Tier::Tier(TierSpec spec) {
   QUIRE_CHECK(spec.layers > 0 && spec.pages > 0 && spec.payload_bytes > 0, "a tier of ",
               spec.layers, " layers, ", spec.pages, " pages, records of ", spec.payload_bytes);
+  QUIRE_CHECK(spec.deadline_ms > 0 && spec.deadline_ms < (std::int64_t{1} << 40),
+              "a tier whose disk has ", spec.deadline_ms, " ms for an answer");
   QUIRE_CHECK(spec.frames >= 2 * spec.pages && spec.frames <= INT32_MAX, "a tier of ", spec.pages,
               " pages in ", spec.frames, " frames; it needs twice as many");
   file_ops().make_folder(spec.folder);
@@ -497,7 +507,8 @@ TierCounts Tier::counts() const {
   out.frames = impl_->spec.frames;
   out.in_memory = out.frames - static_cast<std::int64_t>(impl_->free.size());
   out.record_bytes = impl_->file.record_bytes();
-  out.method = impl_->file.file().method();
+  out.method = impl_->file.file().file().method();
+  out.given_up = impl_->file.file().given_up();
   return out;
 }
 

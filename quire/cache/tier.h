@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "quire/base/timed_file.h"
 #include "quire/cache/hash.h"
 
 namespace quire::cache {
@@ -18,6 +19,8 @@ struct MemoryLimit {
   std::int64_t ram_bytes = 0;   // keys, values and scales in memory; 0: all of them
   std::string folder;           // of the file that takes the rest; made where it does not exist
   std::int64_t disk_bytes = 0;  // the file may become as large as this; 0: as it needs
+  /// So long the disk may take for up to 4 MB: what takes longer has failed.
+  std::int64_t deadline_ms = TimedFile::kDeadline.count();
 };
 
 /// What a tier keeps, and where.
@@ -25,7 +28,8 @@ struct TierSpec {
   std::int64_t layers = 0, pages = 0;
   std::int64_t frames = 0;  // in memory; at least twice the pages
   std::string folder;       // of the file that takes the rest
-  Hash128 format;           // what the bytes mean: part of every record's key
+  std::int64_t deadline_ms = MemoryLimit{}.deadline_ms;
+  Hash128 format;  // what the bytes mean: part of every record's key
   std::int64_t payload_bytes = 0;
   /// The memory of a frame that holds a page of `layer`; together payload_bytes.
   std::function<std::array<std::span<std::byte>, 3>(std::int32_t frame, std::int64_t layer)> parts;
@@ -42,6 +46,7 @@ struct TierCounts {
   std::int64_t waits = 0;                  // read while somebody waited
   std::int64_t bytes_read = 0, bytes_written = 0;
   std::int64_t lost = 0, failed_writes = 0;
+  std::int64_t given_up = 0;  // how often the disk did not answer in time
   const char* method = "";
 };
 
@@ -51,8 +56,10 @@ struct TierCounts {
 /// streams. While a layer is used, the next one is read.
 ///
 /// A page is read back as it was written or not at all: a record that fails or differs is lost,
-/// and with it the page. All methods may be called from several threads; leases are given one at a
-/// time.
+/// and with it the page. A disk that does not answer within spec.deadline_ms has failed; when it
+/// does so three times in a row it is asked no more until it has answered: what only the file holds
+/// is then lost at once, and what memory holds stays. All methods may be called from several
+/// threads; leases are given one at a time.
 class Tier {
  public:
   /// Throws ArgumentError for too few frames; IoError when the file cannot be made.

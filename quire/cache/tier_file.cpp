@@ -1,6 +1,5 @@
 #include "quire/cache/tier_file.h"
 
-#include <cerrno>
 #include <cstring>
 #include <utility>
 #include <vector>
@@ -30,8 +29,11 @@ struct TierFile::Header {
 };
 
 TierFile::TierFile(std::unique_ptr<ScratchFile> file, const Hash128& tier, const Hash128& format,
-                   std::int64_t payload_bytes)
-    : file_(std::move(file)), tier_(tier), format_(format), payload_bytes_(payload_bytes) {}
+                   std::int64_t payload_bytes, std::chrono::milliseconds deadline)
+    : file_(std::move(file), header_bytes() + payload_bytes, deadline),
+      tier_(tier),
+      format_(format),
+      payload_bytes_(payload_bytes) {}
 
 TierFile::~TierFile() = default;
 
@@ -49,59 +51,61 @@ TierFile::Header TierFile::header_of(const TierRecord& record) const {
 
 namespace {
 
-template <class Header>
-std::vector<Transfer> transfers_of(std::span<TierRecord> records, std::vector<Header>& headers,
-                                   std::int64_t record_bytes) {
-  std::vector<Transfer> out;
+std::vector<std::int64_t> places_of(std::span<const TierRecord> records) {
+  std::vector<std::int64_t> out;
   out.reserve(records.size());
-  for (std::size_t i = 0; i < records.size(); ++i) {
-    const auto& parts = records[i].parts;
-    out.push_back({static_cast<std::uint64_t>(records[i].place * record_bytes),
-                   {bytes_of(headers[i]), parts[0], parts[1], parts[2]},
-                   0});
-  }
+  for (const TierRecord& record : records) out.push_back(record.place);
   return out;
 }
 
-Hash128 sum_of(const TierRecord& record) {
-  const std::array<std::span<const std::byte>, 3> parts = {record.parts[0], record.parts[1],
-                                                           record.parts[2]};
-  return checksum(parts);
+/// Calls f(part, its place in `payload`) for each that is not empty.
+template <class Bytes, class F>
+void each_part(const TierRecord& record, std::span<Bytes> payload, F&& f) {
+  for (const std::span<std::byte> part : record.parts) {
+    if (!part.empty()) f(part, payload.first(part.size()));
+    payload = payload.subspan(part.size());
+  }
 }
 
 }  // namespace
 
 void TierFile::write(std::span<TierRecord> records) {
-  std::vector<Header> headers;
-  headers.reserve(records.size());
-  for (TierRecord& record : records) {
-    record.sum = sum_of(record);
-    headers.push_back(header_of(record));
-  }
-  std::vector<Transfer> transfers = transfers_of(records, headers, record_bytes());
-  file_->write(transfers);
-  for (std::size_t i = 0; i < records.size(); ++i) {
-    records[i].error = transfers[i].error;
-    records[i].fate =
-        transfers[i].error == 0 ? TierRecord::Fate::kWhole : TierRecord::Fate::kFailed;
-  }
+  const auto fill = [&](std::size_t i, std::span<std::byte> bytes) {
+    TierRecord& record = records[i];
+    const auto payload = bytes.subspan(sizeof(Header));
+    each_part(record, payload, [](std::span<std::byte> part, std::span<std::byte> to) {
+      std::memcpy(to.data(), part.data(), part.size());
+    });
+    record.sum = checksum(payload);
+    const Header header = header_of(record);
+    std::memcpy(bytes.data(), &header, sizeof header);
+  };
+  const auto done = [&](std::size_t i, std::span<const std::byte>, int error) {
+    records[i].error = error;
+    records[i].fate = error == 0 ? TierRecord::Fate::kWhole : TierRecord::Fate::kFailed;
+  };
+  file_.write(places_of(records), fill, done);
 }
 
 void TierFile::read(std::span<TierRecord> records) {
-  std::vector<Header> headers(records.size());
-  std::vector<Transfer> transfers = transfers_of(records, headers, record_bytes());
-  file_->read(transfers);
-  for (std::size_t i = 0; i < records.size(); ++i) {
+  const auto done = [&](std::size_t i, std::span<const std::byte> bytes, int error) {
     TierRecord& record = records[i];
-    record.error = transfers[i].error;
+    record.error = error;
     record.fate = TierRecord::Fate::kFailed;
-    if (record.error != 0) continue;
+    if (error != 0) return;
     // Every byte of the header must be what this record's header is.
     const Header expected = header_of(record);
-    const bool is_same =
-        std::memcmp(&headers[i], &expected, sizeof expected) == 0 && sum_of(record) == record.sum;
-    record.fate = is_same ? TierRecord::Fate::kWhole : TierRecord::Fate::kWrong;
-  }
+    const auto payload = bytes.subspan(sizeof(Header));
+    record.fate = TierRecord::Fate::kWrong;
+    if (std::memcmp(bytes.data(), &expected, sizeof expected) != 0 ||
+        checksum(payload) != record.sum)
+      return;
+    record.fate = TierRecord::Fate::kWhole;
+    each_part(record, payload, [](std::span<std::byte> part, std::span<const std::byte> from) {
+      std::memcpy(part.data(), from.data(), part.size());
+    });
+  };
+  file_.read(places_of(records), done);
 }
 
 }  // namespace quire::cache

@@ -128,6 +128,8 @@ class TieredCache : public KvCache {
   std::int64_t capacity() const override;
   void append(std::int64_t layer, const Tensor& k_NGK, const Tensor& v_NGU) override;
   Tensor attend(std::int64_t layer, const Tensor& q_NHK) override;
+  /// The same with its log-sum-exp, for a merge with other keys.
+  AttentionResult attend_part(std::int64_t layer, const Tensor& q_NHK);
   void advance(std::int64_t tokens) override;
   /// Down to what was there at the last build(): an answer can be taken back. Throws ArgumentError
   /// below it, unless all goes; then reading begins anew.

@@ -49,10 +49,11 @@ class KeyList {
     slot_GW_[static_cast<std::size_t>(g * W_ + length_G_[static_cast<std::size_t>(g)]++)] =
         static_cast<std::int32_t>(slot);
   }
-  /// Of the key that the kv head of query head h lists as its `at`-th.
-  void set_score(std::int64_t h, std::int64_t at, float score) {
-    score_HW_[static_cast<std::size_t>(h * W_ + at)] = score;
-  }
+  /// Room for those of kv head g, for all at once; set_length() says how many there are.
+  std::int32_t* slots(std::int64_t g) { return slot_GW_.data() + g * W_; }
+  void set_length(std::int64_t g, std::int64_t n) { length_G_[static_cast<std::size_t>(g)] = n; }
+  /// Of query head h, in the order of the keys that its kv head lists.
+  float* scores(std::int64_t h) { return score_HW_.data() + h * W_; }
   std::int64_t length(std::int64_t g) const { return length_G_[static_cast<std::size_t>(g)]; }
   ListedKeys keys(const KvView& rows) const {
     return {rows,
@@ -92,10 +93,9 @@ struct HeldTokens {
   std::optional<TieredPages::Reading> reading;
 };
 
-/// What a kv head has of one query.
+/// What a kv head attends to exactly.
 struct TieredHead {
-  std::vector<std::int32_t> positions;  // of the tokens to attend to exactly
-  std::int64_t clusters = 0;            // that they are from
+  std::int64_t tokens = 0, clusters = 0;
 };
 
 /// What a query does not attend to exactly: clusters that were not taken, and pages, not opened or
@@ -120,7 +120,15 @@ struct TieredFound {
     return opened_GW[static_cast<std::size_t>(g * W + c / page)] * page + c % page;
   }
   const TieredHead& head(std::int64_t g) const { return heads_G[static_cast<std::size_t>(g)]; }
+  const std::int64_t* sizes(std::int64_t g) const { return size_GC.data<std::int64_t>() + g * C; }
   bool taken(std::int64_t g, std::int64_t c) const { return taken_flags[g * C + c] != 0; }
+};
+
+/// Which clusters of those that a kv head looked at stand with their page: 0 of a mask, else −inf;
+/// and which pages those are.
+struct TieredTogether {
+  std::span<const float> mask_C;
+  std::span<const std::uint8_t> is_page;
 };
 
 /// The attention to sinks, staging and recent tokens; and the log-sum-exp over them and, with two
@@ -163,17 +171,16 @@ struct TieredCache::Impl {
   double index_bytes_of_page(const TieredLayer& layer) const;
   /// Bytes of the index that a query reads, members aside.
   std::int64_t index_bytes_read(const TieredLayer& layer, std::int64_t open) const;
-  void look(const TieredLayer& layer, const Tensor& q_1HK, std::int64_t g, TieredFound& found,
+  void look(const TieredLayer& layer, const Tensor& q_1HK, TieredFound& found,
             TieredKnown& known) const;
-  void open_best(const TieredLayer& layer, const Tensor& q_1HK, std::int64_t g, TieredFound& found,
+  void open_best(const TieredLayer& layer, std::int64_t g, TieredFound& found,
                  TieredKnown& known) const;
-  void add_spread(const TieredLayer& layer, const Tensor& q_1HK, std::int64_t g,
-                  TieredFound& found) const;
+  void rank(const TieredLayer& layer, const Tensor& q_1HK, std::int64_t g, TieredFound& found,
+            const TieredKnown& known) const;
   void choose(const TieredLayer& layer, TieredFound& found, const SearchBudget& budget,
               std::int64_t budget_tokens, const TieredKnown& known) const;
   TieredFound find(TieredLayer& layer, const Tensor& q_1HK, std::int64_t end,
-                   const SearchBudget& budget, TieredKnown& known,
-                   TieredRest* rest = nullptr) const;
+                   const SearchBudget& budget, TieredKnown& known) const;
 
   // tiered_storage.cpp
   std::int64_t number_of(const TieredLayer& layer) const { return &layer - layers.data(); }
@@ -182,8 +189,11 @@ struct TieredCache::Impl {
   void drop_behind(TieredLayer& layer, std::int64_t end, bool empties);
   /// Sinks, staging and recent tokens.
   HeldKeys hot_keys(TieredLayer& layer, std::int64_t end) const;
-  /// The tokens of the clusters that were taken.
+  /// The tokens of the clusters that were taken: where they may lie on a disk; else room for them,
+  /// which list_tokens() fills head by head.
   HeldKeys selected_keys(TieredLayer& layer, const TieredFound& found) const;
+  void list_tokens(const TieredLayer& layer, const TieredFound& found, std::int64_t g,
+                   KeyList& to) const;
   HeldTokens all_tokens(TieredLayer& layer, std::int64_t end) const;
   /// Where a layer's tokens are, of each head in the order of the text.
   std::vector<std::int32_t> slots_of(const TieredLayer& layer, std::int64_t end) const;
@@ -194,10 +204,13 @@ struct TieredCache::Impl {
   // tiered_step.cpp
   AttentionResult over_all(TieredLayer& layer, const Tensor& q_NHK, std::int64_t end) const;
   AttentionResult over_hot(TieredLayer& layer, const Tensor& q_1HK, std::int64_t end) const;
-  Tensor best_rest(const TieredLayer& layer, const TieredFound& found, std::int64_t g,
-                   double share) const;
+  Tensor best_rest(const TieredFound& found, std::int64_t g, double share) const;
   void add_rest(const TieredLayer& layer, const TieredFound& found, std::int64_t g,
                 TieredRest& to) const;
+  void add_own(const TieredLayer& layer, const TieredFound& found, std::int64_t g,
+               std::span<const std::int32_t> own_C, KeyList& to) const;
+  void add_pages(const TieredLayer& layer, const TieredFound& found, std::int64_t g,
+                 const TieredTogether& of, KeyList& to) const;
   void add_closed(const TieredLayer& layer, const TieredFound& found, std::int64_t g,
                   KeyList& to) const;
   void note_mass(TieredLayer& layer, const TieredFound& found, const TieredKnown& known,

@@ -81,6 +81,7 @@ TieredPages::TieredPages(std::vector<LayerSpec> layers, std::int64_t capacity, D
   spec.pages = pages_of_layer(layers_, capacity);
   spec.frames = frames_;
   spec.folder = limit.folder;
+  spec.deadline_ms = limit.deadline_ms;
   spec.payload_bytes = frame_bytes();
   std::string format = concat(identity, ";heads;", to_string(kv), ";", kZ);
   for (const LayerSpec& s : layers_) format += concat(";", s.G, ",", s.K, ",", s.U);

@@ -163,13 +163,10 @@ bool TieredCache::Impl::covers(const TieredLayer& layer, const SearchBudget& bud
 }
 
 /// The pages that a kv head opens, and what the others receive.
-void TieredCache::Impl::open_best(const TieredLayer& layer, const Tensor& q_1HK, std::int64_t g,
-                                  TieredFound& found, TieredKnown& known) const {
+void TieredCache::Impl::open_best(const TieredLayer& layer, std::int64_t g, TieredFound& found,
+                                  TieredKnown& known) const {
   const ClusterIndex& index = *layer.index;
   const std::int64_t G = layer.spec.G, R = layer.spec.H / G, pages = index.pages();
-  KvView supers = index.supers();
-  supers.length_BG = &pages;
-  cluster_mass_of_head(q_1HK, supers, 0, layer.spec.attention.scale, g, found.super_mass_1HP);
   std::vector<float> bias(static_cast<std::size_t>(pages));
   for (std::int64_t p = 0; p < pages; ++p)
     bias[static_cast<std::size_t>(p)] = index.super_bias()[static_cast<std::size_t>(p * G + g)];
@@ -187,52 +184,63 @@ void TieredCache::Impl::open_best(const TieredLayer& layer, const Tensor& q_1HK,
   }
 }
 
-/// Scores what a kv head opens, and ranks it: each head's attention, to all that is known and to
-/// what was opened, adds up to 1.
-void TieredCache::Impl::look(const TieredLayer& layer, const Tensor& q_1HK, std::int64_t g,
-                             TieredFound& found, TieredKnown& known) const {
+/// Scores the clusters of what is opened, and ranks them.
+void TieredCache::Impl::look(const TieredLayer& layer, const Tensor& q_1HK, TieredFound& found,
+                             TieredKnown& known) const {
   const ClusterIndex& index = *layer.index;
-  const std::int64_t G = layer.spec.G, R = layer.spec.H / G, C = found.C;
+  const std::int64_t G = layer.spec.G, pages = index.pages();
+  const double scale = layer.spec.attention.scale;
   KvView clusters = index.all_clusters();
-  clusters.length_BG = &C;
   if (!found.opened_GW.empty()) {
-    open_best(layer, q_1HK, g, found, known);
+    KvView supers = index.supers();
+    supers.length_BG = &pages;
+    found.super_mass_1HP = cluster_mass(q_1HK, supers, 0, scale);
+    thread_pool().run(G, [&](std::int64_t g) { open_best(layer, g, found, known); });
     clusters = index.clusters();
-    clusters.length_BG = &C;
-    clusters.table = found.opened_GW.data() + g * found.W;
-    clusters.W = found.W;
+    clusters.table = found.opened_GW.data();
+    clusters.W = clusters.table_head_stride = found.W;
   }
-  cluster_mass_of_head(q_1HK, clusters, 0, layer.spec.attention.scale, g, found.mass_1HC);
-  if (layer.spec.attention.softcap == 0) add_spread(layer, q_1HK, g, found);
+  clusters.length_BG = &found.C;
+  found.mass_1HC = cluster_mass(q_1HK, clusters, 0, scale);
+  found.rank_GC = Tensor::empty({G, found.C}, DType::kF32);
+  found.size_GC = Tensor::empty({G, found.C}, DType::kI64);
+  thread_pool().run(G, [&](std::int64_t g) { rank(layer, q_1HK, g, found, known); });
+}
+
+/// Ranks what a kv head opened: each head's attention, to all that is known and to what was opened,
+/// adds up to 1. Scores become what Jensen's inequality says that the mean key counts too little:
+/// half the variance of the scores of its cluster, told from one number of the cluster and the
+/// head's profile.
+void TieredCache::Impl::rank(const TieredLayer& layer, const Tensor& q_1HK, std::int64_t g,
+                             TieredFound& found, const TieredKnown& known) const {
+  const ClusterIndex& index = *layer.index;
+  const std::int64_t G = layer.spec.G, R = layer.spec.H / G, K = layer.spec.K, C = found.C;
   Tensor bias_1C = Tensor::empty({1, C}, DType::kF32);
   float* bias = bias_1C.mutable_data<float>();
   auto* size = found.size_GC.mutable_data<std::int64_t>() + g * C;
-  for (std::int64_t c = 0; c < C; ++c) {
-    const std::int64_t m = found.cluster(g, c);
-    bias[c] = index.bias()[static_cast<std::size_t>(m * G + g)];
-    size[c] = static_cast<std::int64_t>(index.members(g, m).size());
+  std::vector<float> spread(static_cast<std::size_t>(C));
+  for (std::int64_t first = 0; first < C; first += kPage) {
+    const std::int64_t m = found.cluster(g, first);
+    const float* const biases = index.bias().data() + m * G + g;
+    const float* const spreads = index.spread().data() + m * G + g;
+    for (std::int64_t i = 0; i < kPage; ++i) {
+      bias[first + i] = biases[i * G];
+      spread[static_cast<std::size_t>(first + i)] = spreads[i * G];
+      size[first + i] = std::ssize(index.members(g, m + i));
+    }
   }
-  const Tensor rank = cluster_rank(found.mass_1HC.slice(1, g * R, (g + 1) * R), bias_1C,
-                                   known.lse_1H.slice(1, g * R, (g + 1) * R));
-  std::copy_n(rank.data<float>(), C, found.rank_GC.mutable_data<float>() + g * C);
-}
-
-/// What Jensen's inequality says that the mean key counts too little: half the variance of the
-/// scores of its cluster, told from one number of the cluster and the head's profile.
-void TieredCache::Impl::add_spread(const TieredLayer& layer, const Tensor& q_1HK, std::int64_t g,
-                                   TieredFound& found) const {
-  const ClusterIndex& index = *layer.index;
-  const std::int64_t G = layer.spec.G, R = layer.spec.H / G, K = layer.spec.K, C = found.C;
   const double given = layer.spec.attention.scale;
   const double scale = given == 0 ? 1 / std::sqrt(static_cast<double>(K)) : given;
-  for (std::int64_t h = g * R; h < (g + 1) * R; ++h) {
+  for (std::int64_t h = g * R; h < (g + 1) * R && layer.spec.attention.softcap == 0; ++h) {
     const float half = static_cast<float>(0.5 * scale * scale) *
                        weighted_square(index.profile(g), q_1HK.data<float>() + h * K);
     float* mass = found.mass_1HC.mutable_data<float>() + h * C;
     for (std::int64_t c = 0; c < C; ++c)
-      mass[c] += std::min(
-          3.0f, half * index.spread()[static_cast<std::size_t>(found.cluster(g, c) * G + g)]);
+      mass[c] += std::min(3.0f, half * spread[static_cast<std::size_t>(c)]);
   }
+  const Tensor rank = cluster_rank(found.mass_1HC.slice(1, g * R, (g + 1) * R), bias_1C,
+                                   known.lse_1H.slice(1, g * R, (g + 1) * R));
+  std::copy_n(rank.data<float>(), C, found.rank_GC.mutable_data<float>() + g * C);
 }
 
 /// The best clusters of all kv heads.
@@ -260,42 +268,31 @@ void TieredCache::Impl::choose(const TieredLayer& layer, TieredFound& found,
           .taken_GM.view({G, C});
 }
 
-/// What a query attends to exactly, and what is left to estimate.
+/// What a query attends to exactly.
 TieredFound TieredCache::Impl::find(TieredLayer& layer, const Tensor& q_1HK, std::int64_t end,
-                                    const SearchBudget& budget, TieredKnown& known,
-                                    TieredRest* rest) const {
-  const std::int64_t G = layer.spec.G, H = layer.spec.H, pages = layer.index->pages();
+                                    const SearchBudget& budget, TieredKnown& known) const {
+  const std::int64_t G = layer.spec.G, H = layer.spec.H;
   const TieredPlan planned = plan(layer, budget, end);
   known.hot = over_hot(layer, q_1HK, end);
   known.lse_1H = Tensor::empty({1, H}, DType::kF32);
   std::copy_n(known.hot.lse_NH.data<float>(), H, known.lse_1H.mutable_data<float>());
   TieredFound found;
   found.W = planned.pages;
-  const std::int64_t C = found.C = found.W * kPage;
-  if (found.W < pages) {
-    found.opened_GW.resize(static_cast<std::size_t>(G * found.W));
-    found.super_mass_1HP = Tensor::empty({1, H, pages}, DType::kF32);
-  }
-  found.mass_1HC = Tensor::empty({1, H, C}, DType::kF32);
-  found.rank_GC = Tensor::empty({G, C}, DType::kF32);
-  found.size_GC = Tensor::empty({G, C}, DType::kI64);
-  thread_pool().run(G, [&](std::int64_t g) { look(layer, q_1HK, g, found, known); });
+  found.C = found.W * kPage;
+  if (found.W < layer.index->pages()) found.opened_GW.resize(static_cast<std::size_t>(G * found.W));
+  look(layer, q_1HK, found, known);
   choose(layer, found, budget, planned.tokens, known);
   found.taken_flags = found.taken_GC.data<std::uint8_t>();
-  found.heads_G.resize(static_cast<std::size_t>(G));
-  if (rest != nullptr) *rest = {{G, C, H}, {G, pages, H}};
-  thread_pool().run(G, [&](std::int64_t g) {
-    TieredHead& head = found.heads_G[static_cast<std::size_t>(g)];
-    for (std::int64_t c = 0; c < C; ++c) {
-      if (!found.taken(g, c)) continue;
-      ++head.clusters;
-      const std::span<const std::int32_t> members = layer.index->members(g, found.cluster(g, c));
-      head.positions.insert(head.positions.end(), members.begin(), members.end());
+  for (std::int64_t g = 0; g < G; ++g) {
+    TieredHead head;
+    const std::uint8_t* taken = found.taken_flags + g * found.C;
+    const std::int64_t* size = found.sizes(g);
+    for (std::int64_t c = 0; c < found.C; ++c) {
+      head.clusters += taken[c];
+      head.tokens += taken[c] * size[c];
     }
-    if (rest == nullptr) return;
-    if (spec.estimate > 0) add_rest(layer, found, g, *rest);
-    if (spec.estimate == 1 && !found.opened_GW.empty()) add_closed(layer, found, g, rest->pages);
-  });
+    found.heads_G.push_back(head);
+  }
   return found;
 }
 
@@ -316,11 +313,13 @@ SearchResult TieredCache::search(std::int64_t layer, const Tensor& q_HK,
   const TieredFound found = impl_->find(at, q_1HK, at.length, budget, known);
   for (std::int64_t g = 0; g < G; ++g) {
     FoundTokens& head = out.heads_G[static_cast<std::size_t>(g)];
-    head.positions = found.head(g).positions;
-    for (std::int64_t c = 0; c < found.C; ++c)
-      if (found.taken(g, c))
-        head.scores.insert(head.scores.end(), at.index->members(g, found.cluster(g, c)).size(),
-                           found.rank_GC.data<float>()[g * found.C + c]);
+    for (std::int64_t c = 0; c < found.C; ++c) {
+      if (!found.taken(g, c)) continue;
+      const std::span<const std::int32_t> members = at.index->members(g, found.cluster(g, c));
+      head.positions.insert(head.positions.end(), members.begin(), members.end());
+      head.scores.insert(head.scores.end(), members.size(),
+                         found.rank_GC.data<float>()[g * found.C + c]);
+    }
   }
   for (std::int64_t h = 0; h < H; ++h) {
     const std::int64_t g = h / (H / G);

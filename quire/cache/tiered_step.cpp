@@ -1,8 +1,9 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
+#include <utility>
 
+#include "quire/base/thread_pool.h"
 #include "quire/cache/query_observer.h"
 #include "quire/cache/tiered_impl.h"
 #include "quire/ops/search/cluster_mass.h"
@@ -19,6 +20,36 @@ float capped(float mass, float log_count, double softcap) {
   if (softcap == 0) return mass;
   const auto score = static_cast<double>(mass - log_count);
   return static_cast<float>(softcap * std::tanh(score / softcap)) + log_count;
+}
+
+/// Attention to what `parts` attended to, all together: out and log-sum-exp. A part of weight 0 is
+/// passed over.
+AttentionResult all_together(std::span<const AttentionResult* const> parts) {
+  const std::int64_t H = parts[0]->lse_NH.elements(), U = parts[0]->out_NHU.size(2);
+  AttentionResult sum{Tensor::zeros({1, H, U}, DType::kF32), Tensor::empty({1, H}, DType::kF32)};
+  float* const out_HU = sum.out_NHU.mutable_data<float>();
+  float* const lse_H = sum.lse_NH.mutable_data<float>();
+  for (std::int64_t h = 0; h < H; ++h) {
+    double largest = -std::numeric_limits<double>::infinity(), whole = 0;
+    for (const AttentionResult* part : parts) {
+      const double lse = double{part->lse_NH.data<float>()[h]};
+      if (largest < lse || std::isnan(lse)) largest = lse;
+      if (std::isnan(lse)) break;
+    }
+    lse_H[h] = static_cast<float>(largest);
+    if (largest == -std::numeric_limits<double>::infinity()) continue;
+    for (const AttentionResult* part : parts)
+      whole += std::exp(double{part->lse_NH.data<float>()[h]} - largest);
+    lse_H[h] = static_cast<float>(largest + std::log(whole));
+    for (const AttentionResult* part : parts) {
+      const double share = std::exp(double{part->lse_NH.data<float>()[h]} - largest) / whole;
+      const auto weight = static_cast<float>(share);
+      if (weight == 0) continue;
+      const float* from = part->out_NHU.data<float>() + h * U;
+      for (std::int64_t u = 0; u < U; ++u) out_HU[h * U + u] += weight * from[u];
+    }
+  }
+  return sum;
 }
 
 }  // namespace
@@ -46,35 +77,35 @@ AttentionResult TieredCache::Impl::over_hot(TieredLayer& layer, const Tensor& q_
 /// The estimate of what a kv head did not open.
 void TieredCache::Impl::add_closed(const TieredLayer& layer, const TieredFound& found,
                                    std::int64_t g, KeyList& to) const {
-  const std::int64_t R = layer.spec.H / layer.spec.G, pages = layer.index->pages();
-  const std::span<const float> bias = layer.index->super_bias();
+  const std::int64_t G = layer.spec.G, R = layer.spec.H / G, pages = layer.index->pages();
+  const float* const bias = layer.index->super_bias().data() + g;
   const std::int32_t* opened = found.opened_GW.data() + g * found.W;
   const std::int32_t* const last = opened + found.W;
+  const std::int64_t begin = to.length(g);
   for (std::int64_t p = 0; p < pages; ++p) {
     if (opened != last && *opened == p) {
       ++opened;
-      continue;
+    } else if (bias[p * G] != kNone) {
+      to.add(g, p);
     }
-    const float log_count = bias[static_cast<std::size_t>(p * layer.spec.G + g)];
-    if (log_count == kNone) continue;
-    for (std::int64_t h = g * R; h < (g + 1) * R; ++h)
-      to.set_score(h, to.length(g),
-                   capped(found.super_mass_1HP.data<float>()[h * pages + p], log_count,
-                          layer.spec.attention.softcap));
-    to.add(g, p);
+  }
+  for (std::int64_t h = g * R; h < (g + 1) * R; ++h) {
+    const float* mass = found.super_mass_1HP.data<float>() + h * pages;
+    for (std::int64_t at = begin; at < to.length(g); ++at) {
+      const std::int64_t p = to.slots(g)[at];
+      to.scores(h)[at] = capped(mass[p], bias[p * G], layer.spec.attention.softcap);
+    }
   }
 }
 
-/// Which of the clusters that a head looked at are the `count` best of those not taken: u8 [1, C].
-Tensor TieredCache::Impl::best_rest(const TieredLayer& layer, const TieredFound& found,
-                                    std::int64_t g, double share) const {
-  Tensor one_1C = Tensor::zeros({1, found.C}, DType::kI64);
+/// Which of the clusters that a head looked at are the best `share` of them behind those taken: u8
+/// [1, C].
+Tensor TieredCache::Impl::best_rest(const TieredFound& found, std::int64_t g, double share) const {
+  Tensor one_1C = Tensor::empty({1, found.C}, DType::kI64);
+  auto* one = one_1C.mutable_data<std::int64_t>();
+  const std::int64_t* size = found.sizes(g);
   std::int64_t filled = 0;
-  for (std::int64_t c = 0; c < found.C; ++c) {
-    if (layer.index->members(g, found.cluster(g, c)).empty()) continue;
-    one_1C.mutable_data<std::int64_t>()[c] = 1;
-    ++filled;
-  }
+  for (std::int64_t c = 0; c < found.C; ++c) filled += one[c] = size[c] > 0 ? 1 : 0;
   const auto count = static_cast<std::int64_t>(share * static_cast<double>(filled));
   return select_clusters(found.rank_GC.slice(0, g, g + 1), one_1C, found.head(g).clusters + count)
       .taken_GM;
@@ -84,65 +115,106 @@ Tensor TieredCache::Impl::best_rest(const TieredLayer& layer, const TieredFound&
 /// their own mean values; the others of a page together, with the page's.
 void TieredCache::Impl::add_rest(const TieredLayer& layer, const TieredFound& found, std::int64_t g,
                                  TieredRest& to) const {
-  const std::int64_t G = layer.spec.G, R = layer.spec.H / G, C = found.C;
-  const std::span<const float> bias = layer.index->bias();
-  const double softcap = layer.spec.attention.softcap;
+  const std::int64_t C = found.C;
   Tensor estimated, own;
-  if (spec.estimate < 1) estimated = best_rest(layer, found, g, spec.estimate);
-  if (spec.own_values < 1) own = best_rest(layer, found, g, spec.own_values);
-  const float* mass = found.mass_1HC.data<float>();
+  if (spec.estimate < 1) estimated = best_rest(found, g, spec.estimate);
+  if (spec.own_values < 1) own = best_rest(found, g, spec.own_values);
+  const std::uint8_t* in_estimate =
+      spec.estimate < 1 ? std::as_const(estimated).data<std::uint8_t>() : nullptr;
+  const std::uint8_t* alone =
+      spec.own_values < 1 ? std::as_const(own).data<std::uint8_t>() : nullptr;
+  const std::uint8_t* taken = found.taken_flags + g * C;
+  const std::int64_t* size = found.sizes(g);
   const auto width = static_cast<std::size_t>(C);
-  std::vector<float> together(width, kNone);  // 0: stands with its page
+  std::vector<float> together(width);  // 0: stands with its page
   std::vector<std::uint8_t> is_page(width / kPage);
+  std::vector<std::int32_t> own_C(width + 1);  // which stand for themselves
+  std::int64_t count = 0;
   for (std::int64_t c = 0; c < C; ++c) {
-    const std::int64_t m = found.cluster(g, c);
-    const float log_count = bias[static_cast<std::size_t>(m * G + g)];
-    if (found.taken(g, c) || log_count == kNone) continue;
-    if (spec.estimate < 1 && estimated.data<std::uint8_t>()[c] == 0) continue;
-    if (spec.own_values < 1 && own.data<std::uint8_t>()[c] == 0) {
-      together[static_cast<std::size_t>(c)] = 0;
-      is_page[static_cast<std::size_t>(c / kPage)] = 1;
-      continue;
-    }
-    for (std::int64_t h = g * R; h < (g + 1) * R; ++h)
-      to.clusters.set_score(h, to.clusters.length(g), capped(mass[h * C + c], log_count, softcap));
-    to.clusters.add(g, m);
+    const bool rest =
+        taken[c] == 0 && size[c] > 0 && (in_estimate == nullptr || in_estimate[c] != 0);
+    const bool itself = rest && (alone == nullptr || alone[c] != 0), page = rest && !itself;
+    own_C[static_cast<std::size_t>(count)] = static_cast<std::int32_t>(c);
+    count += itself ? 1 : 0;
+    together[static_cast<std::size_t>(c)] = page ? 0 : kNone;
+    if (page) is_page[static_cast<std::size_t>(c / kPage)] = 1;
   }
-  if (spec.own_values == 1) return;
-  std::vector<float> row(width), sums(is_page.size());
+  own_C.resize(static_cast<std::size_t>(count));
+  add_own(layer, found, g, own_C, to.clusters);
+  if (alone != nullptr) add_pages(layer, found, g, {together, is_page}, to.pages);
+}
+
+/// Clusters of what was opened that stand for themselves.
+void TieredCache::Impl::add_own(const TieredLayer& layer, const TieredFound& found, std::int64_t g,
+                                std::span<const std::int32_t> own_C, KeyList& to) const {
+  const std::int64_t G = layer.spec.G, R = layer.spec.H / G, C = found.C;
+  const double softcap = layer.spec.attention.softcap;
+  const float* const bias = layer.index->bias().data() + g;
+  std::int32_t* slot = to.slots(g);
+  for (const std::int32_t c : own_C) *slot++ = static_cast<std::int32_t>(found.cluster(g, c));
+  to.set_length(g, std::ssize(own_C));
   for (std::int64_t h = g * R; h < (g + 1) * R; ++h) {
-    std::copy_n(mass + h * C, C, row.begin());
-    for (std::int64_t c = 0; softcap != 0 && c < C; ++c)
-      row[static_cast<std::size_t>(c)] =
-          capped(row[static_cast<std::size_t>(c)],
-                 bias[static_cast<std::size_t>(found.cluster(g, c) * G + g)], softcap);
-    log_sum_exp_of_16(row, together, sums);
-    std::int64_t at = to.pages.length(g);
-    for (std::size_t page = 0; page < sums.size(); ++page)
-      if (is_page[page] != 0) to.pages.set_score(h, at++, sums[page]);
+    const float* mass = found.mass_1HC.data<float>() + h * C;
+    float* score = to.scores(h);
+    for (const std::int32_t c : own_C)
+      *score++ = softcap == 0 ? mass[c] : capped(mass[c], bias[found.cluster(g, c) * G], softcap);
   }
-  for (std::size_t page = 0; page < is_page.size(); ++page)
-    if (is_page[page] != 0)
-      to.pages.add(g, found.cluster(g, static_cast<std::int64_t>(page) * kPage) / kPage);
+}
+
+/// Pages of what was opened whose clusters stand together.
+void TieredCache::Impl::add_pages(const TieredLayer& layer, const TieredFound& found,
+                                  std::int64_t g, const TieredTogether& of, KeyList& to) const {
+  const std::int64_t G = layer.spec.G, R = layer.spec.H / G, C = found.C;
+  const double softcap = layer.spec.attention.softcap;
+  const float* const bias = layer.index->bias().data() + g;
+  const std::int64_t begin = to.length(g);
+  for (std::int64_t page = 0; page < C / kPage; ++page)
+    if (of.is_page[static_cast<std::size_t>(page)] != 0)
+      to.add(g, found.cluster(g, page * kPage) / kPage);
+  std::vector<float> row, sums(of.is_page.size());
+  for (std::int64_t h = g * R; h < (g + 1) * R; ++h) {
+    std::span<const float> mass(found.mass_1HC.data<float>() + h * C, static_cast<std::size_t>(C));
+    if (softcap != 0) {
+      row.assign(mass.begin(), mass.end());
+      for (std::int64_t c = 0; c < C; ++c)
+        row[static_cast<std::size_t>(c)] =
+            capped(row[static_cast<std::size_t>(c)], bias[found.cluster(g, c) * G], softcap);
+      mass = row;
+    }
+    log_sum_exp_of_16(mass, of.mask_C, sums);
+    float* score = to.scores(h) + begin;
+    for (std::size_t page = 0; page < sums.size(); ++page)
+      if (of.is_page[page] != 0) *score++ = sums[page];
+  }
 }
 
 /// The query at position end − 1.
 AttentionResult TieredCache::Impl::attend_row(TieredLayer& layer, const Tensor& q_1HK,
                                               std::int64_t end) {
   TieredKnown known;
-  TieredRest rest{{layer.spec.G, 0}, {layer.spec.G, 0}};
-  const TieredFound found = find(layer, q_1HK, end, spec.budget, known, &rest);
-  const HeldKeys tokens = selected_keys(layer, found);
+  const TieredFound found = find(layer, q_1HK, end, spec.budget, known);
+  HeldKeys tokens = selected_keys(layer, found);
+  const std::int64_t G = layer.spec.G, estimates = spec.estimate > 0 ? G : 0;
+  TieredRest rest{{G, found.C, layer.spec.H}, {G, layer.index->pages(), layer.spec.H}};
+  thread_pool().run(estimates + (disk == nullptr ? G : 0), [&](std::int64_t piece) {
+    if (piece >= estimates) return list_tokens(layer, found, piece - estimates, tokens.list);
+    add_rest(layer, found, piece, rest);
+    if (spec.estimate == 1 && !found.opened_GW.empty()) add_closed(layer, found, piece, rest.pages);
+  });
   std::vector<ListedKeys> lists{tokens.keys()};
   if (spec.estimate > 0) lists.push_back(rest.clusters.keys(layer.index->all_clusters()));
   if (spec.estimate > 0) lists.push_back(rest.pages.keys(layer.index->supers()));
   const AttentionSpec& attention = layer.spec.attention;
   const std::vector<AttentionResult> parts =
       listed_attention(q_1HK, lists, attention.scale, attention.softcap);
-  const AttentionResult exact = merge_attention(known.hot, parts[0]);
-  AttentionResult out = exact;
-  for (std::size_t i = 1; i < parts.size(); ++i) out = merge_attention(out, parts[i]);
-  note_mass(layer, found, known, exact.lse_NH, out.lse_NH);
+  std::vector<const AttentionResult*> all{&known.hot};
+  for (const AttentionResult& part : parts) all.push_back(&part);
+  const AttentionResult out = all_together(all);
+  Tensor exact_1H = Tensor::empty({1, layer.spec.H}, DType::kF32);
+  for (std::int64_t h = 0; h < layer.spec.H; ++h)
+    exact_1H.mutable_data<float>()[h] = static_cast<float>(log_add(
+        double{known.hot.lse_NH.data<float>()[h]}, double{parts[0].lse_NH.data<float>()[h]}));
+  note_mass(layer, found, known, exact_1H, out.lse_NH);
   note(layer, found, end, found.W);
   return out;
 }
@@ -178,7 +250,7 @@ void TieredCache::Impl::note(TieredLayer& layer, const TieredFound& found, std::
   layer.selected = 0;
   std::int64_t taken = 0;
   for (const TieredHead& head : found.heads_G) {
-    layer.selected += static_cast<std::int64_t>(head.positions.size());
+    layer.selected += head.tokens;
     taken += head.clusters;
   }
   const std::int64_t moved = offloaded ? layer.selected : 0;
@@ -193,14 +265,18 @@ void TieredCache::Impl::note(TieredLayer& layer, const TieredFound& found, std::
 }
 
 Tensor TieredCache::attend(std::int64_t layer, const Tensor& q_NHK) {
+  return attend_part(layer, q_NHK).out_NHU;
+}
+
+AttentionResult TieredCache::attend_part(std::int64_t layer, const Tensor& q_NHK) {
   Impl& impl = *impl_;
   TieredLayer& at = impl.at(layer);
   const std::int64_t N = q_NHK.size(0), first = at.length - N;
   QUIRE_CHECK(first >= 0, "q_NHK has ", N, " queries, but the layer has ", at.length, " tokens");
-  if (N == 0) return impl.over_all(at, q_NHK, at.length).out_NHU;
+  if (N == 0) return impl.over_all(at, q_NHK, at.length);
   impl.attended = impl.built >= 0;
   const Tensor q = q_NHK.contiguous_copy();
-  Tensor out_NHU;
+  AttentionResult out;
   std::int64_t n = 0;
   while (n < N) {
     // Queries that see everything come at once.
@@ -220,14 +296,15 @@ Tensor TieredCache::attend(std::int64_t layer, const Tensor& q_NHK) {
       last = n + 1;
       part = impl.attend_row(at, q.slice(0, n, last), first + last);
     }
-    if (n == 0 && last == N) return part.out_NHU;
-    if (n == 0) out_NHU = Tensor::empty({N, at.spec.H, at.spec.U}, DType::kF32);
-    const std::int64_t row = at.spec.H * at.spec.U;
-    std::copy_n(part.out_NHU.data<float>(), (last - n) * row,
-                out_NHU.mutable_data<float>() + n * row);
+    if (n == 0 && last == N) return part;
+    if (n == 0)
+      out = {Tensor::empty({N, at.spec.H, at.spec.U}, DType::kF32),
+             Tensor::empty({N, at.spec.H}, DType::kF32)};
+    put_rows(part.out_NHU, out.out_NHU, n);
+    put_rows(part.lse_NH, out.lse_NH, n);
     n = last;
   }
-  return out_NHU;
+  return out;
 }
 
 }  // namespace quire::cache

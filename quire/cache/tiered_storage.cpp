@@ -96,16 +96,26 @@ HeldKeys TieredCache::Impl::hot_keys(TieredLayer& layer, std::int64_t end) const
   return out;
 }
 
+void TieredCache::Impl::list_tokens(const TieredLayer& layer, const TieredFound& found,
+                                    std::int64_t g, KeyList& to) const {
+  const TokenRows& rows = layer.rows;
+  const std::uint8_t* taken = found.taken_flags + g * found.C;
+  std::int32_t* slot = to.slots(g);
+  for (std::int64_t c = 0; c < found.C; ++c) {
+    if (taken[c] == 0) continue;
+    for (const std::int32_t token : layer.index->members(g, found.cluster(g, c)))
+      *slot++ = rows.place(token);
+  }
+  to.set_length(g, slot - to.slots(g));
+}
+
 HeldKeys TieredCache::Impl::selected_keys(TieredLayer& layer, const TieredFound& found) const {
-  std::size_t most = 0;
-  for (const TieredHead& head : found.heads_G) most = std::max(most, head.positions.size());
+  std::int64_t most = 0;
+  for (const TieredHead& head : found.heads_G) most = std::max(most, head.tokens);
   const std::int64_t G = layer.spec.G;
-  HeldKeys out{KeyList(G, static_cast<std::int64_t>(most)), {}, {}};
+  HeldKeys out{KeyList(G, most), {}, {}};
   if (disk == nullptr) {
     out.rows = layer.rows.view(2 * layer.rows.slots());
-    for (std::int64_t g = 0; g < G; ++g)
-      for (const std::int32_t slot : found.head(g).positions)
-        out.list.add(g, layer.rows.place(slot));
     return out;
   }
   // The same tokens in the same order, by the slots that their clusters have.

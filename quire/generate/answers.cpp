@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <utility>
 
+#include "quire/base/error.h"
 #include "quire/base/thread_pool.h"
 #include "quire/cache/paged.h"
 #include "quire/generate/feed.h"
@@ -26,17 +29,22 @@ struct Running {
   Generation answer;
 };
 
+/// So often a disk may lose keys before a token is written; then it is given up.
+constexpr int kMostLosses = 8;
+
 class Answers {
  public:
+  /// read_rest  reads again what the document's cache has lost
   Answers(const model::Model& model, const text::Tokenizer& tokenizer,
-          std::span<const std::int32_t> stop_ids, const cache::PagedCache& document,
-          std::span<const std::int32_t> read, std::span<const Ids> questions,
-          const GenerateSpec& spec, const AnswerEvents& events)
+          std::span<const std::int32_t> stop_ids, cache::PagedCache& document,
+          std::span<const std::int32_t> read, std::function<void()> read_rest,
+          std::span<const Ids> questions, const GenerateSpec& spec, const AnswerEvents& events)
       : model_(model),
         tokenizer_(tokenizer),
         stop_ids_(stop_ids),
         document_(document),
         read_(read),
+        read_rest_(std::move(read_rest)),
         questions_(questions),
         spec_(spec),
         events_(events),
@@ -125,13 +133,40 @@ class Answers {
       members.push_back(one.get());
     }
     cache::PagedBatch batch(caches, counts);
-    take(model_.forward(ids, batch), members, counts);
+    const std::optional<Tensor> hidden_ND = forward(ids, batch);
+    if (!hidden_ND) return;
+    take(*hidden_ND, members, counts);
     for (std::size_t i = running_.size(); i-- > 0;) {
       Running& one = *running_[i];
       const auto length = static_cast<std::int64_t>(one.history.size());
       if (one.fed < one.history.size() && !one.answer.is_over(length, context())) continue;
       end(one);
       running_.erase(running_.begin() + static_cast<std::ptrdiff_t>(i));
+    }
+  }
+
+  /// Nothing when a disk lost keys: then everyone goes on from where that left them.
+  std::optional<Tensor> forward(const Ids& ids, cache::PagedBatch& batch) {
+    try {
+      return model_.forward(ids, batch);
+    } catch (const IoError&) {
+      if (++losses_ > kMostLosses || !batch.recover()) throw;
+    }
+    read_again();
+    return std::nullopt;
+  }
+
+  /// After a disk lost keys of some sequences, which have let go of them: brings the document back,
+  /// once for all, and lets everyone go on behind what is left of it. The keys that were lost are
+  /// computed again with the same bits.
+  void read_again() {
+    for (const auto& one : running_)
+      if (one->cache->length() < document_.length()) one->cache.reset();
+    document_.recover();
+    read_rest_();
+    for (const auto& one : running_) {
+      if (one->cache == nullptr) one->cache = document_.fork_paged();
+      one->fed = static_cast<std::size_t>(one->cache->length());
     }
   }
 
@@ -149,6 +184,7 @@ class Answers {
       rows.push_back(row);
     }
     if (ready.empty()) return;
+    losses_ = 0;
     const auto R = static_cast<std::int64_t>(rows.size());
     Tensor last_RD = Tensor::empty({R, D}, DType::kF32);
     for (std::int64_t r = 0; r < R; ++r) {
@@ -185,8 +221,9 @@ class Answers {
   const model::Model& model_;
   const text::Tokenizer& tokenizer_;
   std::span<const std::int32_t> stop_ids_;
-  const cache::PagedCache& document_;
+  cache::PagedCache& document_;
   std::span<const std::int32_t> read_;
+  std::function<void()> read_rest_;
   std::span<const Ids> questions_;
   const GenerateSpec& spec_;
   const AnswerEvents& events_;
@@ -194,6 +231,7 @@ class Answers {
   std::vector<std::unique_ptr<Running>> running_;
   std::size_t next_ = 0;                // the first question that was not begun
   std::int64_t budget_ = 0, used_ = 0;  // pages
+  int losses_ = 0;                      // since a token was written
   bool is_interrupted_ = false;
 };
 
@@ -231,8 +269,9 @@ std::vector<GenerateResult> answer_each(Session& document, std::span<const Ids> 
   auto* paged = dynamic_cast<cache::PagedCache*>(impl.cache.get());
   impl.feed_rest();
   if (paged == nullptr) return answer_in_turn(document, questions, spec, events);
-  return Answers(impl.model, *impl.tokenizer, impl.stop_ids, *paged, impl.ids, questions, spec,
-                 events)();
+  return Answers(
+      impl.model, *impl.tokenizer, impl.stop_ids, *paged, impl.ids, [&impl] { impl.feed_rest(); },
+      questions, spec, events)();
 }
 
 }  // namespace quire::generate

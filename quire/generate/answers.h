@@ -28,12 +28,16 @@ struct AnswerEvents {
 /// document   it is not changed, but for what it had not caught up with
 /// questions  ids that follow the document, at least one each
 ///
+/// Keys that a disk lost are computed again, with the same bits; those of the document once for
+/// all.
+///
 /// Of a pool that cannot hold all at once the first ones are answered first, and the others when
 /// there is room.
 ///
 /// Throws  ArgumentError for an empty question, one that the context cannot hold, and as
 ///         Session::generate does; OutOfMemory, naming the budget, when the pool
 ///         cannot hold a question and its answer even alone. Then no question was read.
+///         IoError as PagedCache::append does, when a disk loses keys again and again.
 /// Memory  pages for each question and its answer, logits of as many rows.
 std::vector<GenerateResult> answer_each(Session& document,
                                         std::span<const std::vector<std::int32_t>> questions,

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -180,6 +181,69 @@ TEST_F(FileOpsTest, D14_a_failed_write_leaves_the_old_file_and_no_other) {
   EXPECT_EQ(message, path("a") + ": cannot write: File too large");
   EXPECT_EQ(content_of(path("a")), "old");
   EXPECT_THAT(names(), testing::ElementsAre("a"));
+}
+
+/// A child that dies while it writes the second of two parts.
+void kill_a_writer(const std::string& path) {
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    const std::string text = "half of it";
+    file_ops().write_parts(path, 2, [&](std::size_t i) {
+      if (i == 1) ::raise(SIGKILL);
+      return std::as_bytes(std::span(text));
+    });
+    ::_exit(0);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFSIGNALED(status));
+}
+
+TEST_F(FileOpsTest, D6_the_next_writer_removes_what_killed_ones_left) {
+  write(path("f"), {"old"});
+  kill_a_writer(path("f"));
+  kill_a_writer(path("g"));
+  ASSERT_THAT(names(), testing::SizeIs(3));
+  kill_a_writer(path("f"));
+  EXPECT_THAT(names(), testing::SizeIs(3)) << "each begins where the one before it ended";
+  // What only looks like one stays.
+  for (const char* name : {"f.tmp-", "f.tmp-1", "f.tmp-1-", "f.tmp--1", "f.tmp-1-2x", "ff.tmp-1-2",
+                           "f.tmp-a-2", "f.tmp-1-2.txt"})
+    make(name, "mine");
+  fs::create_directory(path("f.tmp-7-1"));
+  fs::create_symlink(path("f"), path("f.tmp-7-2"));
+  ASSERT_EQ(::mkfifo(path("f.tmp-7-3").c_str(), 0600), 0);
+  make("f.tmp-1-2", "left by another");
+  EXPECT_EQ(content_of(path("f")), "old");
+  write(path("f"), {"new"});
+  EXPECT_EQ(content_of(path("f")), "new");
+  EXPECT_THAT(names(), testing::SizeIs(2 + 8 + 3));
+  EXPECT_FALSE(fs::exists(path("f.tmp-1-2")));
+  EXPECT_EQ(file_ops().remove_leftovers(path("g")), 1u);
+  EXPECT_EQ(file_ops().remove_leftovers(path("g")), 0u);
+  EXPECT_EQ(file_ops().remove_leftovers(path("none/g")), 0u);
+}
+
+TEST_F(FileOpsTest, D8_what_a_living_writer_writes_is_nobodys_leftover) {
+  const std::string first = "first", second = "second";
+  file_ops().write_parts(path("f"), 2, [&](std::size_t i) {
+    if (i == 0) return std::as_bytes(std::span(first));
+    EXPECT_EQ(file_ops().remove_leftovers(path("f")), 0u);
+    write(path("f"), {"of another, which was faster"});
+    EXPECT_THAT(names(), testing::SizeIs(2));
+    return std::as_bytes(std::span(second));
+  });
+  EXPECT_EQ(content_of(path("f")), "firstsecond");
+  EXPECT_THAT(names(), testing::ElementsAre("f"));
+}
+
+TEST(TargetOfTemporary, is_told_for_their_names_alone) {
+  EXPECT_EQ(target_of_temporary("f.tmp-1-2"), "f");
+  EXPECT_EQ(target_of_temporary("/a/f.tmp-3-4.tmp-123-45"), "/a/f.tmp-3-4");
+  for (const char* name : {"f", "f.tmp-", "f.tmp-1", "f.tmp-1-", "f.tmp--1", "f.tmp-1-2x",
+                           "f.tmp-1-2/g", "f.tmp-1--2", ""})
+    EXPECT_EQ(target_of_temporary(name), "") << name;
 }
 
 TEST_F(FileOpsTest, writing_where_no_file_can_be_is_an_error_and_leaves_nothing) {

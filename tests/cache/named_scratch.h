@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <string>
 #include <utility>
@@ -39,10 +40,14 @@ class NamedScratch final : public ScratchFile {
       std::uint64_t at = t.offset;
       t.error = 0;
       for (const auto part : t.parts) {
-        if (t.error != 0 || part.empty()) continue;
-        const ssize_t put = ::pwrite(fd_, part.data(), part.size(), static_cast<off_t>(at));
-        if (put != static_cast<ssize_t>(part.size())) t.error = EIO;
-        at += part.size();
+        // Piece by piece, so that a kill finds it half done.
+        for (std::size_t done = 0; t.error == 0 && done < part.size();) {
+          const auto piece = part.subspan(done, std::min<std::size_t>(700, part.size() - done));
+          const ssize_t put = ::pwrite(fd_, piece.data(), piece.size(), static_cast<off_t>(at));
+          if (put != static_cast<ssize_t>(piece.size())) t.error = EIO;
+          at += piece.size();
+          done += piece.size();
+        }
       }
     }
   }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <iterator>
 #include <set>
 
 #include "quire/base/thread_pool.h"
@@ -84,6 +85,11 @@ TEST(SavedCacheKill, D6_I9_I24_a_thousand_kills_leave_a_whole_cache) {
     changes += n != before ? 1 : 0;
     before = n;
   }
+  // What the killed ones left is gone with the next that is saved.
+  PagedCache last(small_pool(), kTokens);
+  fill(last, 1);
+  save_cache(last, path, "Model", 1);
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path()), {}), 1);
   // How far a child comes depends on the machine; that some came through does not.
   EXPECT_GT(changes, 0);
 }

@@ -109,7 +109,7 @@ class TierModel {
         if (kind_ == 0) continue;
         const auto what = rng_.below(100);
         if (what < 2) t.error = EIO;
-        if (what == 2) t.parts[2][3] ^= std::byte{1};     // a bit of the data
+        if (what == 2) t.parts[0][107] ^= std::byte{1};   // a bit of the data
         if (what == 3) t.parts[0][20] ^= std::byte{128};  // of the header
         if (what == 4) flip(t.offset + 120);              // for good
       }
@@ -122,7 +122,7 @@ class TierModel {
           t.error = ENOSPC;
           if (what % 2 == 0) continue;
           Transfer torn = t;  // some of it came through
-          torn.parts[2] = torn.parts[2].first(torn.parts[2].size() / 2);
+          torn.parts[0] = torn.parts[0].first(104 + (torn.parts[0].size() - 104) / 2);
           MemoryScratch::write({&torn, 1});
           continue;
         }

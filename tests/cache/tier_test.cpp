@@ -15,6 +15,7 @@
 #include "tests/cache/tier_model.h"
 #include "tests/cache/tiered.h"
 #include "tests/support/fault_file_ops.h"
+#include "tests/support/stalling_scratch.h"
 
 namespace quire::cache {
 namespace {
@@ -23,11 +24,13 @@ using quire::test::FaultFileOps;
 using test::feed;
 using test::Folder;
 using test::layer_of;
+using test::limited;
 using test::limited_pool;
 using test::message_of;
 using test::part;
 using test::random_step;
 using test::same_bits;
+using test::spec_of;
 using test::Step;
 using test::TierModel;
 using testing::AllOf;
@@ -220,6 +223,75 @@ TEST(Tier, D10_a_slow_disk_costs_time_only) {
   PagedCache cache(limited_pool(some_layers(), kTokens, folder.path()), kTokens);
   const Outcome outcome = read_through(cache, text.all, text.expected, 0);
   EXPECT_TRUE(outcome.is_finished && outcome.is_right);
+}
+
+/// A disk behind a gate, with 50 ms for an answer.
+class StallingDisk {
+ public:
+  std::shared_ptr<PagedPool> pool() {
+    const quire::test::ScratchFileOps ops(
+        [&](const std::string&) { return std::make_unique<quire::test::StallingScratch>(gate); });
+    PagedSpec spec = limited(spec_of(some_layers(), kTokens), folder_.path());
+    spec.memory.deadline_ms = 50;
+    return std::make_shared<PagedPool>(spec);
+  }
+  quire::test::Gate gate;
+
+ private:
+  Folder folder_;
+};
+
+TEST(Tier, D10_a_disk_that_stalls_for_a_while_costs_time_only) {
+  const Text text;
+  StallingDisk disk;
+  std::int64_t stalls = 0, losses = 0;
+  for (const std::int64_t given_up : {1, 3}) {
+    for (const std::int64_t operations : {0, 2, 5, 8}) {
+      const auto pool = disk.pool();
+      PagedCache cache(pool, kTokens);
+      disk.gate.close_after(operations);
+      const quire::test::OpensWhen opener(
+          disk.gate, [&] { return pool->tier_counts()->given_up >= given_up; });
+      // (After three in vain it fails at once, as often as one asks before the disk is back.)
+      const Outcome outcome = read_through(cache, text.all, text.expected, 1'000'000);
+      ASSERT_TRUE(outcome.is_finished && outcome.is_right) << operations;
+      const TierCounts counts = *pool->tier_counts();
+      ASSERT_GT(counts.given_up, 0) << operations;
+      stalls += outcome.errors > 0 ? 0 : 1;
+      losses += counts.lost > 0 ? 1 : 0;
+    }
+  }
+  EXPECT_GT(stalls, 0) << "some were over when it was tried again";
+  EXPECT_GT(losses, 0) << "some outlasted that";
+}
+
+TEST(Tier, D10_a_disk_that_never_answers_ends_in_an_error_and_holds_nothing_up) {
+  const Text text;
+  StallingDisk disk;
+  std::int64_t ended = 0;
+  for (const std::int64_t operations : {0, 2, 5, 8}) {
+    const auto pool = disk.pool();
+    PagedCache cache(pool, kTokens);
+    disk.gate.close_after(operations);
+    const Outcome outcome = read_through(cache, text.all, text.expected, 20);
+    ASSERT_TRUE(outcome.is_right) << operations;
+    ASSERT_FALSE(outcome.is_finished) << operations;
+    ASSERT_GE(pool->tier_counts()->given_up, TimedFile::kMostInARow);
+    ASSERT_LE(pool->tier_counts()->given_up, 2 * TimedFile::kMostInARow) << "of dozens of tries";
+    ASSERT_THAT(message_of<IoError>([&] {
+                  while (cache.length() < kTokens)
+                    feed(cache, part(text.all, cache.length(), cache.length() + kChunk));
+                }),
+                AllOf(HasSubstr("did not answer within 50 ms"), HasSubstr("--cache-disk"),
+                      HasSubstr("--cache-ram")));
+    // What fits into memory goes on being served.
+    cache.truncate(0);
+    ASSERT_TRUE(same_bits(feed(cache, part(text.all, 0, kChunk)), text.expected[0])) << operations;
+    ++ended;
+    // The pool goes while the disk is still busy with a buffer of its.
+    ASSERT_GT(disk.gate.waiting(), 0);
+  }
+  EXPECT_EQ(ended, 4);
 }
 
 TEST(Tier, K10_a_spoiled_page_of_a_prefix_is_a_miss) {

@@ -271,7 +271,7 @@ class SpoilingOps final : public ScratchFileOps {
     void read(std::span<Transfer> transfers) override {
       MemoryScratch::read(transfers);
       for (const Transfer& t : transfers)
-        if (++reads_ % every_ == 0) t.parts[1][t.parts[1].size() / 2] ^= std::byte{16};
+        if (++reads_ % every_ == 0) t.parts[0][t.parts[0].size() / 2] ^= std::byte{16};
     }
 
    private:

@@ -463,6 +463,30 @@ TEST_F(CacheCommand, L5_a_document_is_never_overwritten_by_what_is_saved_of_it) 
   EXPECT_EQ(call({"cache", "list", "--quiet"}).err, "");
 }
 
+TEST_F(CacheCommand, D6_what_a_killed_save_left_is_removed) {
+  const auto names = [&] {
+    std::vector<std::string> out;
+    for (const auto& entry : std::filesystem::directory_iterator(caches()))
+      out.push_back(entry.path().filename());
+    return out;
+  };
+  ASSERT_EQ(call(run({"--file", document_, "--save-cache", "doc"})).code, 0);
+  const auto leave = [&](const std::string& name) {
+    std::ofstream(caches() + "/" + name) << "QUIREKV\nhalf of it";
+  };
+  leave("doc.tmp-1-0");
+  ASSERT_EQ(call(run({"--file", document_, "--save-cache", "doc"})).code, 0);
+  EXPECT_THAT(names(), testing::ElementsAre("doc"));
+  leave("doc.tmp-1-0");
+  leave("other.tmp-99-3");
+  const Ended listed = call({"cache", "list"});
+  EXPECT_THAT(listed.err, HasSubstr("removed 2 unfinished files"));
+  EXPECT_THAT(names(), testing::ElementsAre("doc"));
+  leave("doc.tmp-1-0");
+  EXPECT_EQ(call({"cache", "rm", "doc"}).code, 0);
+  EXPECT_THAT(names(), testing::IsEmpty());
+}
+
 TEST_F(CacheCommand, refuses_options_that_contradict_each_other) {
   const auto refused = [&](const std::vector<std::string>& arguments, const std::string& word) {
     const Ended ended = call(run(arguments));

@@ -206,12 +206,35 @@ TEST(Eval, RefusesWhatItCannotMeasure) {
                  "--budget mass:0.5: window takes N, N% or read:P tokens");
   expect_refused({"--cache", "window@i5"}, "behind the @ stands one of f32, bf16");
   expect_refused({"--cache", "int8@f16"}, "int8 is a form of storage itself");
-  expect_refused({"--plot", scratch_folder()}, "it must be a file");
+  expect_refused({"--plot", ""}, "--plot is ''; it must be a file");
   expect_refused({"--cache", "snapkv", "--budget", "9"}, "snapkv needs at least");
   expect_refused({"--cache", "window", "--budget", "1%"}, "window needs at least");
   expect_refused({"--layers", "0"}, "--layers needs --dump-qkv FILE");
   expect_refused({"--layers", "2", "--dump-qkv", scratch_folder() + "/x"},
                  "--layers has 2, but the model has 2");
+}
+
+TEST(Eval, L5_OverwritesNoFileOfAnotherKind) {
+  const std::string figure = scratch_file("old.svg", "<svg xmlns=\"old\"/>"),
+                    notes = scratch_file("notes.txt", "not to be lost"),
+                    tensors = scratch_folder() + "/old.safetensors";
+  io::write_safetensors(tensors, {{"ids", Tensor::zeros({2}, DType::kI32)}}, {});
+  const std::string held = read_file(tensors);
+  // Before any work, and whichever way the two were confused.
+  for (const std::string& path : {notes, tensors, some_text()})
+    expect_refused({"--plot", path}, "--plot: " + path + " exists and is no SVG figure");
+  for (const std::string& path : {notes, figure, some_text()})
+    expect_refused({"--dump-qkv", path}, path + " exists and is no safetensors file");
+  expect_refused({"--plot", "x", "--dump-qkv", "x"}, "name the same file");
+  EXPECT_EQ(read_file(notes), "not to be lost");
+  EXPECT_EQ(read_file(tensors), held);
+  EXPECT_EQ(read_file(figure), "<svg xmlns=\"old\"/>");
+  // One of the same kind is replaced.
+  const Ended ended = quire(eval_arguments(
+      {"--cache", "full,window", "--budget", "20%", "--plot", figure, "--dump-qkv", tensors}));
+  EXPECT_EQ(ended.code, 0) << ended.err;
+  EXPECT_THAT(read_file(figure), HasSubstr("bytes stored in all tiers"));
+  EXPECT_NE(read_file(tensors), held);
 }
 
 TEST(Eval, RefusesTextsThatDoNotFit) {
@@ -238,7 +261,8 @@ TEST(Eval, RefusesTextsThatDoNotFit) {
   const Ended unwritable =
       quire({"eval", model, "--file", text, "--plot", scratch_folder() + "/absent/kl.svg"});
   EXPECT_EQ(unwritable.code, 5);
-  EXPECT_THAT(unwritable.err, HasSubstr("cannot create a file beside it"));
+  EXPECT_THAT(unwritable.err, HasSubstr("cannot create a file there"));
+  EXPECT_EQ(quire({"eval", model, "--file", text, "--plot", scratch_folder()}).code, 5);
   EXPECT_THAT(quire({"eval", model}).err, HasSubstr("--file is missing"));
 }
 

@@ -48,6 +48,9 @@ class FaultFileOps final : public FileOps {
     step(path, "cannot write");
     real_.write_parts(path, count, part);
   }
+  std::size_t remove_leftovers(const std::string& path) override {
+    return real_.remove_leftovers(path);
+  }
   bool exists(const std::string& path) override {
     step(path, "cannot examine");
     return real_.exists(path);

@@ -79,6 +79,9 @@ class ScratchFileOps : public FileOps {
                    const std::function<std::span<const std::byte>(std::size_t)>& part) override {
     real_.write_parts(path, count, part);
   }
+  std::size_t remove_leftovers(const std::string& path) override {
+    return real_.remove_leftovers(path);
+  }
   bool exists(const std::string& path) override { return real_.exists(path); }
   std::vector<FolderEntry> list(const std::string& folder) override { return real_.list(folder); }
   void make_folder(const std::string& folder) override { real_.make_folder(folder); }

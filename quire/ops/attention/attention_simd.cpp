@@ -153,12 +153,20 @@ bool attend_tile(const Job& job, std::int64_t position, const Job& then,
   const std::int64_t first_slot = position - start;
   gather_key_floats(kv, b, g, first_slot, tile, job.memory);
   const Next next = then.next(next_position);
-  // (A pair that the head size cuts in two is filled up with 0 in a gathered tile only.)
   const bool dots = job.a.products == Products::kBf16Dots;
-  const bool borrowed = job.rows.last - job.rows.first == 1 && !(dots && kv.K % 2 != 0) &&
-                        borrow(kv, b, g, first_slot, next, tile);
+  const bool many = job.rows.last - job.rows.first > 1;
+  // Many rows read a tile again and again: they have it widened, and its values close together.
+  // (A pair that the head size cuts in two is filled up with 0 in a gathered tile only.)
+  const bool may_borrow = dots ? !many && kv.K % 2 == 0 : !many || kv.dtype == DType::kF32;
+  const bool borrowed = may_borrow && borrow(kv, b, g, first_slot, next, tile);
+  if (many)
+    for (int p = 0; p < 4; ++p) tile.v[p] = tile.v_next[p] = tile.k_next[p] = nullptr;
   TileRows found;
-  if (!borrowed) fill_keys(job, first_slot, tile, found);
+  if (!borrowed) {
+    fill_keys(job, first_slot, tile, found);
+  } else if (many) {
+    find_rows<LoadF32>(kv, b, g, first_slot, tile, found);
+  }
   const std::int64_t from_row = first_row(job, position);
   const AskedFor asked = ask_for(job, tile, found, next, from_row);
   with_form(job.a.products, tile.k_dtype,

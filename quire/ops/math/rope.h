@@ -41,6 +41,8 @@ struct RopeSpec {
   double low_frequency_factor = 1;
   /// kLlama3: wavelengths under original_context / this are kept.
   double high_frequency_factor = 4;
+
+  bool operator==(const RopeSpec&) const = default;
 };
 
 /// 0.1 · ln(factor) + 1, or 1 for a factor of at most 1. GGUF's rope.scaling.attn_factor (1 when

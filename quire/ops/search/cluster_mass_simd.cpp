@@ -15,9 +15,7 @@ QUIRE_INLINE Tile columns_of(const KvView& kv, std::int64_t b, std::int64_t g, s
   Tile tile{};
   tile.begin = 0;
   tile.end = count;
-  if (kv.k_layout == KLayout::kBlocks && kv.dtype != DType::kI8 &&
-      borrow(kv, b, g, slot, {g, slot, 0}, tile))
-    return tile;
+  if (kv.k_layout == KLayout::kBlocks && borrow(kv, b, g, slot, {g, slot, 0}, tile)) return tile;
   load_key_columns(kv, {b, g, slot, count}, scratch);
   use_keys(tile, scratch);
   return tile;
@@ -48,21 +46,42 @@ QUIRE_INLINE void mass_rows(const ClusterMass& a, std::int64_t g, std::int64_t r
     q[t] = a.q_NHK + flat[t] * K;
     square[t] = a.q_square_NHK == nullptr ? nullptr : a.q_square_NHK + flat[t] * K;
   }
-  Accumulators<T, 4> acc, more;
+  Accumulators<T, 4> acc;
   clear<T, 4>(acc);
   product<T>(acc, q, columns.centroids, K);
-  clear<T, 4>(more);
-  if (a.q_square_NHK != nullptr) product<T>(more, square, columns.variance, K);
   for (int t = 0; t < T; ++t) {
     for (int p = 0; p < 4; ++p) {
       const int left = count - 16 * p;
       if (left <= 0) break;
       const F32 scale = mul(set1(a.scale), load(columns.stored + 16 * p));
-      F32 x = fma(acc[t][p], scale, load(columns.bias + 16 * p));
-      if (a.q_square_NHK != nullptr)
-        x = add(x, min(set1(3.0f), mul(more[t][p], set1(0.5f * a.scale * a.scale))));
-      store_first(a.mass_NHM + flat[t] * a.M + slot + 16 * p, x, left < 16 ? left : 16);
+      store_first(a.mass_NHM + flat[t] * a.M + slot + 16 * p,
+                  fma(acc[t][p], scale, load(columns.bias + 16 * p)), left < 16 ? left : 16);
     }
+  }
+  if (a.q_square_NHK == nullptr) return;
+  clear<T, 4>(acc);
+  product<T>(acc, square, columns.variance, K);
+  const F32 factor = set1(0.5f * a.scale * a.scale);
+  for (int t = 0; t < T; ++t) {
+    for (int p = 0; p < 4; ++p) {
+      const int left = count - 16 * p;
+      if (left <= 0) break;
+      float* mass = a.mass_NHM + flat[t] * a.M + slot + 16 * p;
+      const int n = left < 16 ? left : 16;
+      store_first(mass, add(load_first(mass, n), min(set1(3.0f), mul(acc[t][p], factor))), n);
+    }
+  }
+}
+
+/// What belongs to each centroid, page by page.
+QUIRE_INLINE void gather_floats(const KvView& kv, const KeySpan& span, float* stored, float* bias) {
+  const std::int64_t heads = kv.bias_heads, head = heads == 1 ? 0 : span.g;
+  Place at{0, kv.Z};
+  for (int i = 0; i < span.count; ++i, ++at.slot) {
+    if (at.slot == kv.Z) at = place_of(kv, span.b, span.g, span.slot + i);
+    const std::int64_t key = at.page * kv.Z + at.slot;
+    stored[i] = kv.k_scale_PZG == nullptr ? 1.0f : kv.k_scale_PZG[key * kv.G + span.g];
+    if (kv.bias != nullptr) bias[i] = kv.bias[key * heads + head];
   }
 }
 
@@ -73,13 +92,7 @@ void cluster_mass_tile(const ClusterMass& args, std::int64_t g, std::int64_t til
   const std::int64_t slot = tile * kTileKeys;
   const int count = static_cast<int>(args.M - slot < kTileKeys ? args.M - slot : kTileKeys);
   alignas(64) float bias[kTileKeys] = {}, stored[kTileKeys] = {};
-  const KeySpan span{args.b, g, slot, count};
-  for (int i = 0; i < count; ++i) {
-    const Place at = place_of(kv, args.b, g, slot + i);
-    stored[i] = scale_of(kv, kv.k_scale_PZG, span, i);
-    if (kv.bias != nullptr)
-      bias[i] = kv.bias[(at.page * kv.Z + at.slot) * kv.bias_heads + (kv.bias_heads == 1 ? 0 : g)];
-  }
+  gather_floats(kv, {args.b, g, slot, count}, stored, bias);
   Columns columns{columns_of(kv, args.b, g, slot, count, scratch), {}, bias, stored};
   if (args.q_square_NHK != nullptr)
     columns.variance =
@@ -87,12 +100,17 @@ void cluster_mass_tile(const ClusterMass& args, std::int64_t g, std::int64_t til
   const std::int64_t rows = args.N * (args.H / kv.G);
   std::int64_t row = 0;
   for (; row + 4 <= rows; row += 4) mass_rows<4>(args, g, row, columns, slot, count);
-  for (; row < rows; ++row) mass_rows<1>(args, g, row, columns, slot, count);
+  if (rows - row == 3) mass_rows<3>(args, g, row, columns, slot, count);
+  if (rows - row == 2) mass_rows<2>(args, g, row, columns, slot, count);
+  if (rows - row == 1) mass_rows<1>(args, g, row, columns, slot, count);
 }
 
 double row_lse(const float* row, std::int64_t n, float hot) {
-  float largest = hot;
-  for (std::int64_t i = 0; i < n; ++i) largest = row[i] > largest ? row[i] : largest;
+  F32 highest = set1(hot);
+  std::int64_t whole = 0;
+  for (; whole + 16 <= n; whole += 16) highest = max(load(row + whole), highest);
+  float largest = reduce_max(highest);
+  for (std::int64_t i = whole; i < n; ++i) largest = row[i] > largest ? row[i] : largest;
   if (largest == -__builtin_inff()) return static_cast<double>(largest);
   F32 sums = zero();
   double sum = 0;
@@ -124,8 +142,7 @@ void lse_of_16(const float* x, const float* mask, std::int64_t n, float* out) {
       continue;
     }
     const float sum = reduce_add(exp(sub(kept, set1(largest))));
-    out[i / 16] =
-        static_cast<float>(static_cast<double>(largest) + __builtin_log(static_cast<double>(sum)));
+    out[i / 16] = largest + __builtin_logf(sum);
   }
 }
 

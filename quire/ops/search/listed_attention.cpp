@@ -24,10 +24,14 @@ void check_list(const ListedKeys& list, std::int64_t H, std::int64_t K, const Kv
   for (std::int64_t g = 0; g < kv.G; ++g) {
     const std::int64_t n = list.length_G[g];
     QUIRE_CHECK(n >= 0 && n <= list.W, "kv head ", g, " lists ", n, " keys of ", list.W);
+    const std::int32_t* slot = list.slot_GW + g * list.W;
+    std::int32_t lowest = 0, highest = -1;
     for (std::int64_t i = 0; i < n; ++i) {
-      const std::int32_t slot = list.slot_GW[g * list.W + i];
-      QUIRE_CHECK(slot >= 0 && slot < kv.Z, "kv head ", g, " lists slot ", slot, " of ", kv.Z);
+      lowest = std::min(lowest, slot[i]);
+      highest = std::max(highest, slot[i]);
     }
+    QUIRE_CHECK(lowest >= 0 && highest < kv.Z, "kv head ", g, " lists slot ",
+                lowest < 0 ? lowest : highest, " of ", kv.Z);
   }
 }
 

@@ -32,9 +32,9 @@ struct ListedKeys {
 /// Returns a result for each list, for merge_attention(). An empty list gives 0 and −inf.
 ///
 /// Throws  ArgumentError on shapes, dtypes (f32, bf16, f16, i8 with scales), layouts and slots.
-/// Order   a partial result per 256 listed keys, in their order; bits depend neither on threads
+/// Order   a partial result per 128 listed keys, in their order; bits depend neither on threads
 ///         nor on where keys lie. They are not those of attention(), whose keys lie in blocks.
-/// Memory  the results, one partial result per 256 keys, and 256 scores a row for each thread.
+/// Memory  the results, one partial result per 128 keys, and 128 scores a row for each thread.
 /// Source  as attention(); rows are multiplied as they lie, since few queries do not pay for
 ///         turning them.
 std::vector<AttentionResult> listed_attention(const Tensor& q_1HK,

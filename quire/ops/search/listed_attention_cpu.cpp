@@ -65,8 +65,7 @@ void listed_attention_cpu(const ListedAttention& args) {
   const auto chunk = QUIRE_FOR_ISA(listed_chunk);
   thread_pool().run(static_cast<std::int64_t>(pieces.size()), [&](std::int64_t i) {
     thread_local std::vector<float> scratch;
-    scratch.resize(
-        static_cast<std::size_t>(group * kListedKeys + 16 * 17 * 16 + 2 * (args.K + args.U) + 64));
+    scratch.resize(static_cast<std::size_t>(group * kListedKeys + listed_row_floats(args)));
     const Piece& piece = pieces[static_cast<std::size_t>(i)];
     chunk(args, args.parts[piece.part], piece.g, piece.first, piece.n,
           state_at(states.data() + i * step, group, width), scratch.data());

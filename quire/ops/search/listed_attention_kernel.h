@@ -8,7 +8,7 @@
 
 namespace quire::kernel {
 
-inline constexpr std::int64_t kListedKeys = 256;  // of a partial result
+inline constexpr std::int64_t kListedKeys = 128;  // of a partial result
 
 struct ListedPart {
   KvView rows;
@@ -29,8 +29,13 @@ struct ListedAttention {
 };
 void listed_attention_cpu(const ListedAttention& args);
 
-/// The softmax over listed keys [first, first + n) of kv head g, n at most 256. `scratch`: 256 for
-/// each row of the group, and 16 · 17 · 16 and 2 · (K + U) + 64 more.
+/// Of keys or values that are no whole number of vectors.
+inline std::int64_t listed_row_floats(const ListedAttention& args) {
+  return 4 * ((args.K > args.U ? args.K : args.U) + 16);
+}
+
+/// The softmax over listed keys [first, first + n) of kv head g, n at most 128. `scratch`: 128 for
+/// each row of the group, and listed_row_floats().
 QUIRE_DECLARE_KERNEL(void, listed_chunk, const ListedAttention& args, const ListedPart& part,
                      std::int64_t g, std::int64_t first, std::int64_t n, const SoftmaxState& state,
                      float* scratch)

@@ -18,8 +18,8 @@ struct List {
   const std::int32_t* slot;  // of the chunk
   const float* q;            // of the group's first row
   std::int64_t g, n, group, width_K, width_U;
-  float* scores;  // [group, 256], then weights
-  float* row;     // one key or value, where it is no whole number of vectors
+  float* scores;  // [group, 128], then weights
+  float* row;     // 4 keys or a value, where they are no whole number of vectors
 
   template <class Load>
   const std::byte* key(std::int64_t i) const {
@@ -46,39 +46,50 @@ QUIRE_INLINE void ask_for(const List& list, std::int64_t i) {
   ask(list.value<Load>(i), list.a.U * Load::kBytes);
 }
 
+/// q·k of T rows with 4 keys, sums of 4 lanes in each quarter.
+template <class Load, int T>
+QUIRE_INLINE void products_of_4(const List& list, const float* q, const std::byte* const* keys,
+                                F32* quarters) {
+  F32 acc[static_cast<std::size_t>(T)][4];
+  for (int t = 0; t < T; ++t)
+    for (int j = 0; j < 4; ++j) acc[t][j] = zero();
+  for (std::int64_t d = 0; d < list.width_K; d += 16) {
+    F32 x[4];
+    for (int j = 0; j < 4; ++j) x[j] = Load::at(keys[j] + d * Load::kBytes);
+    for (int t = 0; t < T; ++t) {
+      const F32 row = load(q + t * list.width_K + d);
+      for (int j = 0; j < 4; ++j) acc[t][j] = fma(x[j], row, acc[t][j]);
+    }
+  }
+  for (int t = 0; t < T; ++t) quarters[4 * t] = add_quarters(acc[t]);
+}
+
 /// q·k of T rows with 16 keys from key i on.
 template <class Load, int T>
 QUIRE_INLINE void products(const List& list, std::int64_t row, std::int64_t i) {
-  F32 part[static_cast<std::size_t>(T)][16];
+  F32 quarters[static_cast<std::size_t>(T)][4];
   const bool whole = list.a.K % 16 == 0;
-  for (std::int64_t j = 0; j < 16; ++j) {
-    const std::int64_t at = i + j < list.n ? i + j : list.n - 1;
-    if (row == 0) ask_for<Load>(list, i + j + kAhead);
-    F32 acc[static_cast<std::size_t>(T)];
-    for (int t = 0; t < T; ++t) acc[t] = zero();
-    const float* q = list.q + row * list.width_K;
-    const std::byte* k = list.key<Load>(at);
-    if (whole) {
-      for (std::int64_t d = 0; d < list.width_K; d += 16) {
-        const F32 x = Load::at(k + d * Load::kBytes);
-        for (int t = 0; t < T; ++t) acc[t] = fma(x, load(q + t * list.width_K + d), acc[t]);
-      }
-    } else {
-      widen_row<Load>(k, list.a.K, list.row);
-      for (std::int64_t d = 0; d < list.width_K; d += 16) {
-        const F32 x = load(list.row + d);
-        for (int t = 0; t < T; ++t) acc[t] = fma(x, load(q + t * list.width_K + d), acc[t]);
-      }
+  const float* q = list.q + row * list.width_K;
+  for (std::int64_t j = 0; j < 16; j += 4) {
+    const std::byte* keys[4];
+    for (std::int64_t n = 0; n < 4; ++n) {
+      const std::int64_t at = i + j + n;
+      if (row == 0) ask_for<Load>(list, at + kAhead);
+      keys[n] = list.key<Load>(at < list.n ? at : list.n - 1);
     }
-    for (int t = 0; t < T; ++t) part[t][j] = acc[t];
+    if (whole) {
+      products_of_4<Load, T>(list, q, keys, &quarters[0][j / 4]);
+      continue;
+    }
+    for (std::int64_t n = 0; n < 4; ++n) {
+      float* wide = list.row + n * list.width_K;
+      widen_row<Load>(keys[n], list.a.K, wide);
+      keys[n] = reinterpret_cast<const std::byte*>(wide);
+    }
+    products_of_4<LoadF32, T>(list, q, keys, &quarters[0][j / 4]);
   }
-  for (int t = 0; t < T; ++t) {
-    F32* x = part[t];
-    transpose(x);
-    for (int step = 8; step > 0; step /= 2)
-      for (int j = 0; j < step; ++j) x[j] = add(x[j], x[j + step]);
-    store(list.scores + (row + t) * kListedKeys + i, x[0]);
-  }
+  for (int t = 0; t < T; ++t)
+    store(list.scores + (row + t) * kListedKeys + i, add_quads(quarters[t]));
 }
 
 /// Rows of T at a time, as a constant.
@@ -216,8 +227,8 @@ void listed_chunk(const ListedAttention& args, const ListedPart& part, std::int6
                   (args.U + 15) / 16 * 16,
                   scratch,
                   scratch + group * kListedKeys};
-  const std::int64_t longest = args.K > args.U ? args.K : args.U;
-  for (std::int64_t i = 0; i < longest + 16; ++i) list.row[i] = 0;
+  if (args.K % 16 != 0 || args.U % 16 != 0)
+    for (std::int64_t i = 0; i < listed_row_floats(args); ++i) list.row[i] = 0;
   with_load(part.rows.dtype, [&](auto load) {
     using Load = decltype(load);
     score<Load>(list);

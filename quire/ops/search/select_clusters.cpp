@@ -1,5 +1,7 @@
 #include "quire/ops/search/select_clusters.h"
 
+#include <span>
+
 #include "quire/base/error.h"
 #include "quire/ops/search/select_clusters_kernel.h"
 #include "quire/tensor/dims.h"
@@ -15,11 +17,11 @@ Selection select_clusters(const Tensor& rank_GM, const Tensor& size_GM,
               ", expected i64");
   QUIRE_CHECK(budget_tokens >= 0, "budget_tokens is ", budget_tokens);
   const Tensor rank = rank_GM.contiguous_copy(), size = size_GM.contiguous_copy();
-  for (std::int64_t i = 0; i < size.elements(); ++i) {
-    const std::int64_t members = size.data<std::int64_t>()[i];
-    QUIRE_CHECK(members >= 0 && members <= (std::int64_t{1} << 40), "size_GM has ", members, " at ",
-                i);
-  }
+  const std::span<const std::int64_t> sizes(size.data<std::int64_t>(),
+                                            static_cast<std::size_t>(size.elements()));
+  for (std::size_t i = 0; i < sizes.size(); ++i)
+    QUIRE_CHECK(sizes[i] >= 0 && sizes[i] <= (std::int64_t{1} << 40), "size_GM has ", sizes[i],
+                " at ", i);
   Selection out{Tensor::empty({dims['G'], dims['M']}, DType::kU8),
                 Tensor::empty({dims['G']}, DType::kI64)};
   kernel::select_clusters_cpu(

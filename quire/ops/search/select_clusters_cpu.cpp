@@ -31,17 +31,23 @@ void select_head(const SelectClusters& args, std::int64_t g) {
   // The members of all clusters whose ranks begin alike: what is above the stretch where the budget
   // ends is taken whole, and only that stretch must be sorted.
   thread_local std::vector<std::int64_t> tokens;
+  thread_local std::vector<std::uint32_t> keys;
+  const auto M = static_cast<std::size_t>(args.M);
   tokens.assign(std::size_t{1} << (32 - kShift), 0);
-  for (std::int64_t m = 0; m < args.M; ++m) tokens[key_of(rank[m]) >> kShift] += size[m];
+  keys.resize(M);
+  std::uint32_t highest = 0;
+  for (std::size_t m = 0; m < M; ++m) highest = std::max(highest, keys[m] = key_of(rank[m]));
+  std::int64_t* const at = tokens.data();
+  for (std::size_t m = 0; m < M; ++m) at[keys[m] >> kShift] += size[m];
   std::int64_t left = args.budget;
-  std::size_t border = tokens.size();
-  while (border > 0 && tokens[border - 1] <= left) left -= tokens[--border];
+  std::size_t border = (highest >> kShift) + 1;
+  while (border > 0 && at[border - 1] <= left) left -= at[--border];
+  for (std::size_t m = 0; m < M; ++m)
+    taken[m] = static_cast<std::uint8_t>((size[m] > 0) & ((keys[m] >> kShift) >= border));
   std::vector<Ranked> near;
-  for (std::int64_t m = 0; m < args.M; ++m) {
-    const std::uint32_t key = key_of(rank[m]);
-    taken[m] = size[m] > 0 && (key >> kShift) >= border ? 1 : 0;
-    if (size[m] > 0 && (key >> kShift) + 1 == border) near.push_back({key, m});
-  }
+  for (std::size_t m = 0; m < M; ++m)
+    if ((keys[m] >> kShift) + 1 == border && size[m] > 0)
+      near.push_back({keys[m], static_cast<std::int64_t>(m)});
   std::sort(near.begin(), near.end(), [](const Ranked& a, const Ranked& b) {
     return a.key != b.key ? a.key > b.key : a.cluster < b.cluster;
   });
