@@ -214,13 +214,16 @@ std::vector<std::vector<std::int64_t>> MergedCache::Impl::share(std::span<Merged
   };
   std::vector<std::vector<std::int64_t>> size;
   std::vector<std::vector<Key>> keys(of.size());
-  std::int64_t more = 0;
+  std::int64_t left = 0;  // bytes to share
+  const auto row = [&](const MergedLayer& layer) {
+    return kv_bytes_per_token(kv, 1, layer.spec.K, layer.spec.U) + kBiasBytes;
+  };
   for (const MergedLayer* layer : of) {
     const std::int64_t M = entries_of(*layer, each), even = entries_even(*layer, each);
     size.emplace_back(at(layer->spec.G), even);
-    more += layer->spec.G * (M - even);
+    left += layer->spec.G * (M - even) * row(*layer);
   }
-  if (more == 0) return size;
+  if (left == 0) return size;
   thread_pool().run(std::ssize(of), [&](std::int64_t l) {
     const Tensor mass_GS = scores(*of[at(l)]);
     const std::int64_t M = entries_of(*of[at(l)], each);
@@ -243,7 +246,12 @@ std::vector<std::vector<std::int64_t>> MergedCache::Impl::share(std::span<Merged
     return (std::isnan(a.score) ? -INFINITY : a.score) >
            (std::isnan(b.score) ? -INFINITY : b.score);
   });
-  for (std::int64_t i = 0; i < more; ++i) ++size[at(all[at(i)].layer)][at(all[at(i)].head)];
+  for (const Key& key : all) {
+    const std::int64_t bytes = row(*of[at(key.layer)]);
+    if (bytes > left) continue;
+    left -= bytes;
+    ++size[at(key.layer)][at(key.head)];
+  }
   return size;
 }
 
