@@ -66,7 +66,7 @@ struct MergeOptions {
   // kKept: all entries).
   std::int64_t sinks = 4;
   std::int64_t recent = 64;
-  double recent_share = 0.35;
+  double recent_share = 0.25;
   double heavy = 0.7;
   std::int64_t reread = 1024;    // of kReread: tokens of a piece
   std::int64_t probes = 256;     // last queries of the reading that are kept for mass and bias
