@@ -290,7 +290,8 @@ bool run_tasks(const EvalArguments& a, const Plan& plan, const model::Model& mod
 }
 
 void check_memory(const model::ModelFile& file, const model::Model& model, const Plan& asked,
-                  const Field& field, std::int64_t tokens, std::int64_t queries, DType kv) {
+                  const Field& field, std::int64_t tokens, std::int64_t queries,
+                  std::int64_t reread, DType kv) {
   const model::MemoryPlan plan = file.plan(tokens, kv);
   const auto layers = model.paged_spec(kv).layers;
   const auto caches = [&](std::size_t most) {
@@ -298,8 +299,9 @@ void check_memory(const model::ModelFile& file, const model::Model& model, const
   };
   // The full cache, those that are measured together, what policies share, and a full one that all
   // are compared with; and the same of a task.
-  const std::int64_t needed = plan.cache * (3 + caches(eval::kTogether)) + plan.work +
-                              eval::recording_bytes(layers, tokens, queries);
+  const std::int64_t needed =
+      plan.cache * (3 + caches(eval::kTogether)) + plan.work +
+      eval::recording_bytes(layers, tokens, queries, reread > 0 ? tokens : 0);
   const std::int64_t task = asked.tasks.empty() ? 0
                                                 : plan.cache_per_token * asked.task.tokens *
                                                       (3 + caches(eval::kAskedTogether));
@@ -360,15 +362,18 @@ int evaluate(Arguments arguments) {
   const std::int64_t document = tokens - 1 - plan.positions;
   Field field = make_field(*loaded.model, plan, document, kv);
   const std::int64_t queries_from = first_query(a, field, document);
-  check_memory(*file, *loaded.model, plan, field, tokens, tokens - queries_from, kv);
+  const std::int64_t reread = eval::reread_wanted(field.candidates, document);
+  check_memory(*file, *loaded.model, plan, field, tokens, tokens - queries_from, reread, kv);
 
   const auto stopped = [] {
     note("quire: stopped; nothing was measured to the end");
     return signal_exit_code();
   };
-  const auto reading = with_progress(a, "reading", tokens - 1, [&](const eval::Progress& show) {
-    return eval::read_text(*loaded.model, ids, plan.positions, kv, queries_from, show);
-  });
+  const std::int64_t twice = reread > 0 ? document : 0;
+  const auto reading =
+      with_progress(a, "reading", tokens - 1 + twice, [&](const eval::Progress& show) {
+        return eval::read_text(*loaded.model, ids, plan.positions, kv, queries_from, show, reread);
+      });
   if (!reading) return stopped();
   if (a.dump) dump_qkv(*a.dump, *reading, a.layers);
   EvalReport report{name, *a.file, text.in_text, tokens, document, plan.positions,

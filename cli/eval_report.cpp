@@ -27,6 +27,7 @@ Json to_json(const EvalRow& row) {
   out["budget"] = budget_json(f.budget);
   out["bytes_read"] = static_cast<std::int64_t>(std::llround(f.bytes_read));
   out["bytes_stored"] = f.bytes_stored;
+  if (f.reread > 0) out["reread_tokens"] = f.reread;
   out["kl_mean"] = f.kl_mean;
   out["kl_median"] = f.kl_median;
   out["kl_p99"] = f.kl_p99;

@@ -132,6 +132,7 @@ Json policy_json(generate::Session& session, const std::string& kind, DType kv) 
   out["policy"] = kind;
   out["type"] = kv_name(kv);
   out["tokens"] = report.tokens;
+  if (report.reread > 0) out["reread_tokens"] = report.reread;
   const auto bounds = [&](const auto& cache) {
     out["context_tokens"] = cache.context();
     out["budget_tokens"] = cache.budget_tokens();

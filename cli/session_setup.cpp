@@ -77,7 +77,9 @@ bool wants_progress(const Common& common) { return !common.quiet && !common.json
 
 bool read_with_progress(generate::Session& session, std::span<const std::int32_t> ids,
                         const Common& common) {
-  Progress progress("reading", static_cast<std::int64_t>(ids.size()),
+  // A cache that judges keys by a second reading makes it one that is twice as long.
+  const std::int64_t times = session.cache().reread_tokens() > 0 ? 2 : 1;
+  Progress progress("reading", times * std::ssize(ids),
                     wants_progress(common) ? Progress::Show::kOnTerminal : Progress::Show::kOff);
   return session.read(ids, [&](std::int64_t done) {
     progress.update(done);

@@ -22,6 +22,14 @@ std::unique_ptr<KvCache> KvCache::fork() const {
   throw ArgumentError("this kind of cache cannot be forked; --cache paged can");
 }
 
+std::int64_t KvCache::reread_tokens() const { return 0; }
+
+void KvCache::begin_reread() {
+  throw ArgumentError("this kind of cache wants nothing read a second time");
+}
+
+void KvCache::end_reread() { KvCache::begin_reread(); }
+
 void KvCache::end_reading() {}
 
 std::vector<std::byte> KvCache::layer_bytes(std::int64_t /*layer*/) const {

@@ -33,6 +33,8 @@ struct CacheReport {
   /// The part of the attention that the last step's exact keys received, over layers and heads; 1
   /// where nothing was left out.
   double mass = 1;
+  /// Tokens that were read a second time.
+  std::int64_t reread = 0;
 };
 
 /// Keys and values over all layers: of one sequence, or (PagedBatch) of several that a model
@@ -76,6 +78,15 @@ class KvCache {
   /// A cache of the same tokens that goes its own way; neither sees what the other appends. Throws
   /// ArgumentError where a cache cannot share.
   virtual std::unique_ptr<KvCache> fork() const;
+
+  /// Above 0 while the cache wants each piece of so many tokens of the document, and the shorter
+  /// one at its end, read a second time right behind itself: what a piece's own words attend to
+  /// when they come again tells what the cache must keep to say them.
+  virtual std::int64_t reread_tokens() const;
+  /// The steps up to end_reread() are that second reading of the tokens that came last; none of
+  /// their tokens stays. Throw ArgumentError out of turn, and where no second reading is wanted.
+  virtual void begin_reread();
+  virtual void end_reread();
 
   /// Tells that the last document was read: a policy that leaves keys out does so from here on,
   /// and no sooner.

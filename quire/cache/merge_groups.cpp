@@ -170,10 +170,15 @@ HeadGroups join_kept(const HeadKeys& keys, const MergeOptions& options,
 
 }  // namespace
 
-HeadGroups group_head(const HeadKeys& keys, const MergeOptions& options, std::int64_t M) {
-  const auto share = static_cast<std::int64_t>(options.recent_share * static_cast<double>(M));
+std::int64_t recent_of(const MergeOptions& options, std::int64_t even) {
+  return std::max(options.recent,
+                  static_cast<std::int64_t>(options.recent_share * static_cast<double>(even)));
+}
+
+HeadGroups group_head(const HeadKeys& keys, const MergeOptions& options, std::int64_t M,
+                      std::int64_t even) {
   const std::int64_t S = keys.size(),
-                     recent = std::min(std::max(options.recent, share), M - 2 - options.sinks),
+                     recent = std::min(recent_of(options, even), M - 2 - options.sinks),
                      ends = options.sinks + recent;
   const bool keeps = options.mode == MergeMode::kEvict || options.groups == MergeGroups::kKept;
   const auto heavy = static_cast<std::int64_t>(options.heavy * static_cast<double>(M));

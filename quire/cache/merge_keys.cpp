@@ -20,7 +20,7 @@ struct Groups {
   Tensor group_GS, cosine_GS;
 };
 
-Groups group_all(const MergeSource& from, const MergeOptions& options, std::int64_t M) {
+Groups group_all(const MergeSource& from, const MergeOptions& options) {
   const std::int64_t G = from.k_GSK.size(0), S = from.k_GSK.size(1);
   Groups out{Tensor::empty({G, S}, DType::kI64), Tensor::zeros({G, S}, DType::kF32)};
   for (std::int64_t g = 0; g < G; ++g) {
@@ -28,7 +28,7 @@ Groups group_all(const MergeSource& from, const MergeOptions& options, std::int6
     const HeadGroups head =
         group_head({from.k_GSK.slice(0, g, g + 1), row(from.mass_GS.data<float>()),
                     row(from.count_GS.data<float>()), row(from.position_GS.data<std::int64_t>())},
-                   options, M);
+                   options, from.size_G[at(g)], from.even);
     std::copy(head.group_S.begin(), head.group_S.end(),
               out.group_GS.mutable_data<std::int64_t>() + g * S);
     std::copy(head.cosine_S.begin(), head.cosine_S.end(),
@@ -162,10 +162,12 @@ void finish(const MergeSource& from, const Tensor& group_GS, const MergedKeys& m
 }  // namespace
 
 MergedEntries merge_keys(const MergeSource& from, const AttentionSpec& spec,
-                         const MergeOptions& options, std::int64_t M) {
-  QUIRE_CHECK(M >= MergedCache::floor_tokens(options) && M <= from.k_GSK.size(1), "a merge of ",
-              from.k_GSK.size(1), " keys into ", M);
-  const Groups groups = group_all(from, options, M);
+                         const MergeOptions& options) {
+  for (const std::int64_t size : from.size_G)
+    QUIRE_CHECK(size >= MergedCache::floor_tokens(options) && size <= from.k_GSK.size(1),
+                "a merge of ", from.k_GSK.size(1), " keys into ", size);
+  const std::int64_t M = *std::max_element(from.size_G.begin(), from.size_G.end());
+  const Groups groups = group_all(from, options);
   const SequenceView view(from.k_GSK, from.v_GSU);
   const bool asymmetric = options.weights == MergeWeights::kSquaredMass;
   const Tensor weight_GS = weights_of(from.mass_GS, from.count_GS, asymmetric);

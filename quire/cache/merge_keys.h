@@ -18,7 +18,9 @@ struct MergeSource {
   Tensor count_GS;     // tokens that they stand for
   Tensor bias_SG;      // as in a bias plane; all 0 for tokens
   Tensor position_GS;  // i64, ascending
-  Tensor q_NHK;        // probes, turned; without rows: no bias is fitted
+  std::vector<std::int64_t> size_G;  // entries that each head is to have
+  std::int64_t even = 0;             // if all had equally many: what shares of them mean
+  Tensor q_NHK;                      // probes, turned; without rows: no bias is fitted
   Tensor out_NHU = Tensor::zeros({0}, DType::kF32);  // what they got; empty: not known
 };
 
@@ -30,16 +32,20 @@ struct MergedEntries {
   double dropped_mass = 0;   // and what they received
 };
 
-/// M entries of each head, ordered by the position of their first member. Throws ArgumentError for
-/// an M that is not in [floor, S].
+/// Entries of each head, ordered by the position of their first member; M is the most that a head
+/// has, and the others' last are empty: count 0, bias −inf. Throws ArgumentError for a number that
+/// is not in [floor, S].
 MergedEntries merge_keys(const MergeSource& from, const AttentionSpec& spec,
-                         const MergeOptions& options, std::int64_t M);
+                         const MergeOptions& options);
 
 /// Moves the values of entries so that the probes' outputs come closer to what they were, by least
 /// squares over entries and rows of probes: the change has the least squares beside `ridge` times
 /// the mean square of a row's weights. A probe sees the entries whose first member it sees.
 void fit_values(const MergeSource& from, const AttentionSpec& spec, const Tensor& group_GS,
                 double ridge, MergedKeys& merged);
+
+/// The last tokens that stay of a head, where heads have `even` entries on average.
+std::int64_t recent_of(const MergeOptions& options, std::int64_t even);
 
 /// One head of a source.
 struct HeadKeys {
@@ -54,6 +60,8 @@ struct HeadGroups {
   std::vector<std::int64_t> group_S;
   std::vector<float> cosine_S;
 };
-HeadGroups group_head(const HeadKeys& keys, const MergeOptions& options, std::int64_t M);
+/// `even`: MergeSource::even.
+HeadGroups group_head(const HeadKeys& keys, const MergeOptions& options, std::int64_t M,
+                      std::int64_t even);
 
 }  // namespace quire::cache

@@ -12,6 +12,8 @@ MergeOptions keeping(double threshold, MergeWeights weights, MergeBias bias) {
   out.mass = MergeMass::kRecent;
   out.threshold = threshold;
   out.ridge = 0;
+  out.shared = 0;
+  out.recent_share = 0.5;
   out.weights = weights;
   out.bias = bias;
   return out;
@@ -25,6 +27,8 @@ MergeOptions asymkv() {
   out.bias = MergeBias::kLogCount;
   out.count_cap = 5;
   out.ridge = 0;
+  out.shared = 0;
+  out.recent_share = 0.5;
   out.heavy = 0;
   return out;
 }

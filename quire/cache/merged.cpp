@@ -28,8 +28,11 @@ void check_options(const MergeOptions& o) {
               "sinks, recent, probes, whole_first, whole_last and stream_tokens are ", o.sinks,
               ", ", o.recent, ", ", o.probes, ", ", o.whole_first, ", ", o.whole_last, ", ",
               o.stream_tokens);
+  QUIRE_CHECK(o.shared >= 0 && o.shared <= 1, "shared is ", o.shared, "; it is a share, 0 to 1");
   QUIRE_CHECK(o.recent_share >= 0 && o.recent_share <= 1, "recent_share is ", o.recent_share,
               "; it is a share, 0 to 1");
+  QUIRE_CHECK(o.reread >= 1 && o.reread < (std::int64_t{1} << 31), "reread is ", o.reread,
+              "; a piece has at least 1 token");
   QUIRE_CHECK(o.ridge >= 0 && std::isfinite(o.ridge), "ridge is ", o.ridge);
   QUIRE_CHECK(o.count_cap == 0 || o.count_cap >= 1, "count_cap is ", o.count_cap);
   QUIRE_CHECK(o.weights != MergeWeights::kCosine || o.groups == MergeGroups::kKept,
@@ -56,7 +59,7 @@ MergedCache::MergedCache(std::vector<LayerSpec> layers, const MergeOptions& opti
   for (LayerSpec& s : layers) {
     QUIRE_CHECK(s.H > 0 && s.G > 0 && s.K > 0 && s.U > 0 && s.H % s.G == 0,
                 "a cache layer has H = ", s.H, ", G = ", s.G, ", K = ", s.K, ", U = ", s.U);
-    MergedLayer layer{s, {}, {}, {}, QueryObserver(s, observed), 0, {}, 0, 0, {}, {}, 0, 0};
+    MergedLayer layer{s, {}, {}, QueryObserver(s, observed), 0, {}, 0, 0, {}, 0};
     layer.all.emplace(s, capacity, kv, KLayout::kRows);
     impl_->layers.push_back(std::move(layer));
   }
@@ -92,12 +95,16 @@ void MergedCache::take_over(const PolicyCache& other) {
     impl.layers[i].length = from.length;
     impl.layers[i].observer = std::move(observers[i]);
   }
+  impl.reread = observe().reread > 0 ? from.reread : 0;
   impl.length = from.length;
 }
 
 Observe MergedCache::observe() const {
-  return {.reading_mass = impl_->options.mass != MergeMass::kRecent,
-          .window = impl_->options.probes};
+  const MergeOptions& o = impl_->options;
+  const bool twice = o.mass == MergeMass::kReread;
+  return {.reading_mass = o.mass == MergeMass::kReading || o.mass == MergeMass::kBoth,
+          .window = o.probes,
+          .reread = twice ? o.reread : 0};
 }
 
 std::int64_t MergedCache::length() const { return impl_->length; }
@@ -106,6 +113,11 @@ std::int64_t MergedCache::capacity() const { return impl_->capacity; }
 const MergeOptions& MergedCache::options() const { return impl_->options; }
 std::int64_t MergedCache::context() const { return impl_->context; }
 std::int64_t MergedCache::budget_tokens() const { return impl_->budget_tokens; }
+std::int64_t MergedCache::entries(std::int64_t layer, std::int64_t g) const {
+  const MergedLayer& of = impl_->merged_at(layer);
+  QUIRE_CHECK(g >= 0 && g < of.spec.G, "kv head ", g, " of ", of.spec.G);
+  return of.kept[at(g)].count;
+}
 std::int64_t MergedCache::entries(std::int64_t layer) const {
   return impl_->merged_at(layer).count;
 }
@@ -123,24 +135,26 @@ void MergedCache::append(std::int64_t layer, const Tensor& k_NGK, const Tensor& 
   MergedLayer& to = impl_->layer_at(layer);
   const std::int64_t N = k_NGK.size(0);
   check_room(impl_->length, N, impl_->capacity);
-  if (to.kept)
-    to.kept->write(k_NGK, v_NGU, to.count + impl_->length - impl_->context);
-  else
+  if (to.kept.empty())
     to.all->write(k_NGK, v_NGU, impl_->length);
+  else
+    impl_->put_kept(to, k_NGK, v_NGU);
   to.length = impl_->length + N;
 }
 
 Tensor MergedCache::attend(std::int64_t layer, const Tensor& q_NHK) {
   MergedLayer& from = impl_->layer_at(layer);
   const std::int64_t N = q_NHK.size(0);
-  const KvView view = impl_->view_of_layer(from);
-  const AttentionResult out = attention(q_NHK, one_sequence(N), view, behind(from.spec));
   from.bytes_read = impl_->stored_bytes(from);
+  if (!from.kept.empty()) return impl_->attend_merged(from, q_NHK);
+  KvView view = from.all->view(from.length);
+  view.length_BG = &from.length;
+  const AttentionResult out = attention(q_NHK, one_sequence(N), view, behind(from.spec));
   if (N == 0 || stands_by_distance(from.spec)) return out.out_NHU;
-  if (impl_->context < 0)
+  if (impl_->reread_at >= 0)
+    from.observer.see_again(q_NHK, out.lse_NH, view, impl_->reread_at);
+  else if (impl_->context < 0)
     from.observer.see(q_NHK, out.lse_NH, view, from.length - N);
-  else if (from.kept && impl_->options.stream_tokens > 0)
-    impl_->watch(from, q_NHK, out.lse_NH, view);
   return out.out_NHU;
 }
 
@@ -165,15 +179,25 @@ void MergedCache::truncate(std::int64_t length) {
   impl.length = length;
   for (MergedLayer& layer : impl.layers) {
     layer.length = length;
-    const std::int64_t kept = layer.kept ? impl.keys_in(layer) : 0;
-    if (layer.mass_SG.size() > at(kept * layer.spec.G))
-      layer.mass_SG.resize(at(kept * layer.spec.G));
+    for (MergedHead& head : layer.kept) {
+      const std::size_t keys = at(head.count + length - impl.context);
+      if (head.mass.size() > keys) head.mass.resize(keys);
+    }
   }
 }
+
+std::int64_t MergedCache::reread_tokens() const {
+  return impl_->context < 0 ? observe().reread : 0;
+}
+
+void MergedCache::begin_reread() { begin_second_reading(*impl_, reread_tokens()); }
+
+void MergedCache::end_reread() { end_second_reading(*impl_); }
 
 void MergedCache::end_reading() {
   Impl& impl = *impl_;
   QUIRE_CHECK(impl.context < 0, "reading has ended before, after ", impl.context, " tokens");
+  QUIRE_CHECK(impl.reread_at < 0, "reading cannot end within a second reading");
   for (const MergedLayer& layer : impl.layers)
     QUIRE_CHECK(layer.length == impl.length, "reading cannot end within a step");
   const std::int64_t tokens = impl.budget.of(impl.length);
@@ -187,7 +211,11 @@ void MergedCache::end_reading() {
 }
 
 CacheReport MergedCache::report() const {
-  CacheReport out{.tokens = impl_->length, .bytes_read = 0, .bytes_stored = bytes(), .mass = 0};
+  CacheReport out{.tokens = impl_->length,
+                  .bytes_read = 0,
+                  .bytes_stored = bytes(),
+                  .mass = 0,
+                  .reread = impl_->reread};
   for (const MergedLayer& layer : impl_->layers) {
     out.bytes_read += layer.bytes_read;
     const double lost = layer.mass > 0 ? layer.entries.dropped_mass / layer.mass : 0;

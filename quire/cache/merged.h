@@ -35,7 +35,9 @@ enum class MergeBias : std::uint8_t { kLogCount, kFitted, kVotes, kNone };
 
 /// Which attention tells heavy keys: of the whole reading; of its last queries, averaged over five
 /// neighbours; or the sum of the two as shares, that of the reading by queries that saw the key.
-enum class MergeMass : std::uint8_t { kReading, kRecent, kBoth };
+/// kReread: the largest probability that a key received while each piece was read a second time;
+/// kRecent where nothing was.
+enum class MergeMass : std::uint8_t { kReading, kRecent, kBoth, kReread };
 
 /// What is merged, how, and what is not. The defaults are what was best on the texts to tune on.
 struct MergeOptions {
@@ -43,7 +45,7 @@ struct MergeOptions {
   MergeGroups groups = MergeGroups::kKept;
   MergeWeights weights = MergeWeights::kMass;
   MergeBias bias = MergeBias::kFitted;
-  MergeMass mass = MergeMass::kBoth;
+  MergeMass mass = MergeMass::kReread;
   // Pairs are made as long as there are any like these; where the budget is not met then, of less
   // similar ones, of larger groups and at last of any distance. Of kKept: a key less similar than
   // the threshold to all that are kept is dropped.
@@ -56,13 +58,17 @@ struct MergeOptions {
   // Above 0: values are then moved towards what the document's last queries got, by least squares;
   // the larger, the less.
   double ridge = 10;
+  // So much of the entries goes where the need is: to those heads of all layers whose keys, beyond
+  // what each head has for itself, have the largest scores. None where stream_tokens > 0.
+  double shared = 0.5;
   // What no merge touches: first tokens; last tokens, at least so many and this share of the
   // entries; and so many of the heaviest that they all make up the share `heavy` of the entries (of
   // kKept: all entries).
   std::int64_t sinks = 4;
   std::int64_t recent = 64;
-  double recent_share = 0.5;
+  double recent_share = 0.25;
   double heavy = 0.7;
+  std::int64_t reread = 1024;    // of kReread: tokens of a piece
   std::int64_t probes = 256;     // last queries of the reading that are kept for mass and bias
   std::int64_t whole_first = 0;  // layers that are not merged, within the same budget
   std::int64_t whole_last = 0;
@@ -73,19 +79,22 @@ struct MergeOptions {
 ///
 /// Reading is exact: until end_reading() every query attends to all earlier keys. Then similar keys
 /// become one, a mean of keys and of values with a bias that carries their number, until so many
-/// entries are left that they take the bytes of the budget's tokens, biases included. All heads of
-/// a layer have equally many. What was decided is decided from the document's own queries.
+/// entries are left that they take the bytes of the budget's tokens, biases included: some for each
+/// head, the others where they are needed most. What is decided is decided from the document's own
+/// queries; of kReread it wants each piece read twice (reread_tokens()).
 ///
 /// A budget that covers the context gives the bits of a ContiguousCache. With stream_tokens > 0 the
 /// tokens after the document are merged into the entries whenever there are that many (without the
 /// last `recent` ones): then truncate() goes back no further.
 ///
 /// report()  bytes_read: keys, values, scales and biases that the last token attended to.
-///           bytes_stored: all that are kept. mass: the part of the reading's attention that fell
-///           on tokens for which an entry stands: 1 where none was dropped.
+///           bytes_stored: all that are kept. mass: the part of what judged the keys that fell on
+///           tokens for which an entry stands: 1 where none was dropped.
 ///
-/// Source  KeepKV 2025 (votes), Bolya et al. 2023 (bipartite matching, log of the size), Attention
-///         Matching 2026 (fitted bias), Liu et al. 2023 and Zhang et al. 2023 (heavy hitters).
+/// Source  Kim et al. 2025 (KVzip: a document that is read again tells what its keys are worth,
+///         and heads share a budget), KeepKV 2025 (votes), Bolya et al. 2023 (bipartite matching,
+///         log of the size), Attention Matching 2026 (fitted bias), Liu et al. 2023 and Zhang et
+///         al. 2023 (heavy hitters).
 class MergedCache : public KvCache {
  public:
   /// kv: what stores_kv() says. Throws ArgumentError (options, sizes, dtype, a budget under
@@ -108,6 +117,9 @@ class MergedCache : public KvCache {
   /// Down to the end of what was merged. Throws ArgumentError below it, and before reading ends
   /// unless all goes.
   void truncate(std::int64_t length) override;
+  std::int64_t reread_tokens() const override;
+  void begin_reread() override;
+  void end_reread() override;
   /// Merges. Throws ArgumentError when it was called before, within a step, and for a budget under
   /// the floor.
   void end_reading() override;
@@ -125,8 +137,10 @@ class MergedCache : public KvCache {
   /// Tokens that were merged; −1 while the document is read.
   std::int64_t context() const;
   std::int64_t budget_tokens() const;
-  /// Entries of each head of a layer, and f32 [G, entries]: the tokens that each stands for, and
-  /// the attention that those received. Throws ArgumentError before anything was merged.
+  /// Entries of a head of a layer; of its largest one; and f32 [G, entries of that]: the tokens
+  /// that each stands for, and the attention that those received, 0 behind a head's last. Throw
+  /// ArgumentError before anything was merged.
+  std::int64_t entries(std::int64_t layer, std::int64_t g) const;
   std::int64_t entries(std::int64_t layer) const;
   Tensor counts_GM(std::int64_t layer) const;
   Tensor masses_GM(std::int64_t layer) const;

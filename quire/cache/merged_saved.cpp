@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <utility>
@@ -34,13 +35,6 @@ void take(std::span<const std::byte>& from, std::span<T> to) {
   from = from.subspan(to.size_bytes());
 }
 
-template <class T>
-Tensor take_tensor(std::span<const std::byte>& from, const Shape& shape, DType dtype) {
-  Tensor out = Tensor::empty(shape, dtype);
-  take<T>(from, {out.mutable_data<T>(), static_cast<std::size_t>(out.elements())});
-  return out;
-}
-
 void check_numbers(const Numbers& n, std::int64_t length) {
   QUIRE_CHECK(n.budget >= 1 && n.entries >= -1 && n.entries != 0 && n.entries <= length &&
                   n.dropped >= 0 && std::isfinite(n.dropped_mass) && std::isfinite(n.mass),
@@ -56,19 +50,54 @@ std::vector<std::byte> MergedCache::layer_bytes(std::int64_t layer) const {
   QUIRE_CHECK(impl.context >= 0 && impl.context == impl.length, "a cache of ", impl.length,
               " tokens, ", impl.context, " of which were read and merged: what came after cannot ",
               "be saved");
-  const Numbers numbers{impl.budget_tokens, from.kept ? from.count : -1, from.entries.dropped,
-                        from.entries.dropped_mass, from.mass};
+  const Numbers numbers{impl.budget_tokens, from.kept.empty() ? -1 : from.count,
+                        from.entries.dropped, from.entries.dropped_mass, from.mass};
   std::vector<std::byte> out;
   put(out, std::span(&numbers, 1));
-  const std::vector<std::byte> keys =
-      from.kept ? from.kept->stretch(from.count) : from.all->stretch(impl.length);
-  put<std::byte>(out, keys);
-  if (!from.kept) return out;
-  put<float>(out, std::span(from.bias).first(static_cast<std::size_t>(from.count * from.spec.G)));
-  put(out, values_of<float>(from.entries.count_GM));
-  put(out, values_of<float>(from.entries.mass_GM));
-  put(out, values_of<std::int64_t>(from.entries.position_GM));
+  if (from.kept.empty()) {
+    put<std::byte>(out, from.all->stretch(impl.length));
+    return out;
+  }
+  for (std::size_t g = 0; g < from.kept.size(); ++g) {
+    const MergedHead& head = from.kept[g];
+    const auto count = static_cast<std::size_t>(head.count),
+               begin = g * static_cast<std::size_t>(from.count);
+    put(out, std::span(&head.count, 1));
+    put<std::byte>(out, head.store.stretch(head.count));
+    put<float>(out, std::span(head.bias).first(count));
+    put(out, values_of<float>(from.entries.count_GM).subspan(begin, count));
+    put(out, values_of<float>(from.entries.mass_GM).subspan(begin, count));
+    put(out, values_of<std::int64_t>(from.entries.position_GM).subspan(begin, count));
+  }
   return out;
+}
+
+MergedHead MergedCache::Impl::take_head(std::span<const std::byte>& bytes, MergedLayer& layer,
+                                        std::int64_t g, std::int64_t tokens) const {
+  std::int64_t count = 0;
+  take(bytes, std::span(&count, 1));
+  MergedEntries& now = layer.entries;
+  const std::int64_t M = now.count_GM.size(1);
+  QUIRE_CHECK(count >= 1 && count <= M, "a head of a merged layer has ", count, " entries of ", M);
+  MergedHead head = empty_head(layer.spec, count, count + capacity - tokens, kv);
+  const std::int64_t size = head.store.stretch_bytes(count);
+  QUIRE_CHECK(std::ssize(bytes) >= size, "a merged layer ends early");
+  head.store.set_stretch(bytes.first(static_cast<std::size_t>(size)), count);
+  bytes = bytes.subspan(static_cast<std::size_t>(size));
+  const auto row = [&](auto* data) { return std::span(data, static_cast<std::size_t>(count)); };
+  float *counts = now.count_GM.mutable_data<float>() + g * M,
+        *masses = now.mass_GM.mutable_data<float>() + g * M;
+  auto* positions = now.position_GM.mutable_data<std::int64_t>() + g * M;
+  take(bytes, row(head.bias.data()));
+  take(bytes, row(counts));
+  take(bytes, row(masses));
+  take(bytes, row(positions));
+  for (std::int64_t i = 0; i < count; ++i)
+    QUIRE_CHECK(counts[i] > 0 && masses[i] >= 0 &&
+                    !std::isnan(head.bias[static_cast<std::size_t>(i)]) && positions[i] >= 0 &&
+                    positions[i] < tokens,
+                "entry ", i, " of a merged layer is none");
+  return head;
 }
 
 void MergedCache::Impl::set_layer(MergedLayer& layer, std::span<const std::byte> bytes,
@@ -81,37 +110,30 @@ void MergedCache::Impl::set_layer(MergedLayer& layer, std::span<const std::byte>
               budget_tokens, " and ", numbers.budget);
   const std::int64_t M = numbers.entries;
   QUIRE_CHECK((M < 0) || !is_whole(layer), "a layer that stays whole was merged");
-  std::optional<KvStore> kept;
-  if (M >= 0) kept.emplace(layer.spec, M + capacity - tokens, kv, KLayout::kBlocks);
-  KvStore& store = kept ? *kept : *layer.all;
-  const std::int64_t keys = M < 0 ? tokens : M, size = store.stretch_bytes(keys);
-  QUIRE_CHECK(std::ssize(bytes) >= size, "a merged layer ends early");
-  store.set_stretch(bytes.first(static_cast<std::size_t>(size)), keys);
-  bytes = bytes.subspan(static_cast<std::size_t>(size));
-  if (kept) {
-    layer.bias.assign(static_cast<std::size_t>(kept->slots() * G), 0.0f);
-    take(bytes, std::span(layer.bias).first(static_cast<std::size_t>(M * G)));
+  std::vector<MergedHead> kept;
+  if (M < 0) {
+    const std::int64_t size = layer.all->stretch_bytes(tokens);
+    QUIRE_CHECK(std::ssize(bytes) >= size, "a merged layer ends early");
+    layer.all->set_stretch(bytes.first(static_cast<std::size_t>(size)), tokens);
+    bytes = bytes.subspan(static_cast<std::size_t>(size));
+  } else {
     MergedEntries& now = layer.entries;
-    now.count_GM = take_tensor<float>(bytes, {G, M}, DType::kF32);
-    now.mass_GM = take_tensor<float>(bytes, {G, M}, DType::kF32);
-    now.position_GM = take_tensor<std::int64_t>(bytes, {G, M}, DType::kI64);
+    now.count_GM = Tensor::zeros({G, M}, DType::kF32);
+    now.mass_GM = Tensor::zeros({G, M}, DType::kF32);
+    now.position_GM = Tensor::zeros({G, M}, DType::kI64);
     now.dropped = numbers.dropped;
     now.dropped_mass = numbers.dropped_mass;
-    for (std::int64_t i = 0; i < M * G; ++i) {
-      const std::int64_t position = now.position_GM.data<std::int64_t>()[i];
-      QUIRE_CHECK(now.count_GM.data<float>()[i] > 0 && now.mass_GM.data<float>()[i] >= 0 &&
-                      !std::isnan(layer.bias[static_cast<std::size_t>(i)]) && position >= 0 &&
-                      position < tokens,
-                  "entry ", i, " of a merged layer is none");
-    }
+    for (std::int64_t g = 0; g < G; ++g) kept.push_back(take_head(bytes, layer, g, tokens));
+    QUIRE_CHECK(std::any_of(kept.begin(), kept.end(), [&](const auto& h) { return h.count == M; }),
+                "no head of a merged layer has ", M, " entries");
   }
   QUIRE_CHECK(bytes.empty(), "a merged layer has ", bytes.size(), " bytes too many");
   layer.mass = numbers.mass;
-  layer.count = kept ? M : 0;
+  layer.count = std::max<std::int64_t>(M, 0);
   layer.length = tokens;
   budget_tokens = numbers.budget;
-  if (!kept) return;
-  layer.kept.emplace(std::move(*kept));
+  if (M < 0) return;
+  layer.kept = std::move(kept);
   layer.all.reset();
 }
 
@@ -127,10 +149,9 @@ void MergedCache::restore(std::int64_t length, const LayerBytes& layer) {
   } catch (...) {
     impl.budget_tokens = -1;
     for (MergedLayer& at : impl.layers) {
-      at.kept.reset();
+      at.kept.clear();
       if (!at.all) at.all.emplace(at.spec, impl.capacity, impl.kv, KLayout::kRows);
       at.entries = {};
-      at.bias.clear();
       at.mass = 0;
       at.count = at.length = 0;
     }

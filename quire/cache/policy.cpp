@@ -18,6 +18,7 @@ std::int64_t Budget::of(std::int64_t context) const {
 
 bool Observe::covers(const Observe& other) const {
   return (reading_mass || !other.reading_mass) && window >= other.window &&
+         (other.reread == 0 || reread == other.reread) &&
          (!other.moments || (moments && moments_from == other.moments_from));
 }
 

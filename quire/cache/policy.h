@@ -33,6 +33,9 @@ struct Observe {
   bool reading_mass = false;  // from every query of the reading
   std::int64_t window = 0;    // from those of its last tokens, so many; 0: not asked for
   bool query_mass = false;    // at a step: from the queries of that step
+  // Above 0: each piece of so many tokens is read twice (KvCache::reread_tokens()), and the largest
+  // probability counts that each key received in that.
+  std::int64_t reread = 0;
   // Mean and covariance of the queries of the reading before they were turned (LayerSpec::rope).
   bool moments = false;
   std::int64_t moments_from = 0;  // the first token whose query counts
@@ -53,6 +56,7 @@ struct HeadContext {
   // At a step: the queries, turned; one where a policy is not shared by the group.
   std::span<const float> q_RK = {};
   std::span<const float> reading_mass_S = {}, window_mass_S = {}, query_mass_S = {};
+  std::span<const float> reread_peak_S = {};           // Observe::reread
   std::span<const double> mean_RK = {}, cov_RKK = {};  // Observe::moments, per query head
 
   std::int64_t group() const { return spec->H / spec->G; }

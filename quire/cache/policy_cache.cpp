@@ -75,6 +75,7 @@ void PolicyCache::take_over(const PolicyCache& other) {
     to.length = from.length;
     to.observer = std::move(observers[i]);
   }
+  impl_->reread = observe.reread > 0 ? from.reread : 0;
   impl_->length = from.length;
 }
 
@@ -106,7 +107,10 @@ Tensor PolicyCache::attend(std::int64_t layer, const Tensor& q_NHK) {
   if (impl_->context < 0 && !by_distance(at.spec)) {
     KvView view = at.all->view(at.length);
     view.length_BG = &at.length;
-    at.observer.see(q_NHK, out.lse_NH, view, at.length - q_NHK.size(0));
+    if (impl_->reread_at >= 0)
+      at.observer.see_again(q_NHK, out.lse_NH, view, impl_->reread_at);
+    else
+      at.observer.see(q_NHK, out.lse_NH, view, at.length - q_NHK.size(0));
   }
   return out.out_NHU;
 }
@@ -121,7 +125,8 @@ void PolicyCache::truncate(std::int64_t length) {
   QUIRE_CHECK(length >= impl_->context, "truncate to ", length, ", but the first ", impl_->context,
               " tokens were read and compressed");
   const Observe observe = impl_->policy->observe();
-  const bool observed = observe.moments || observe.reading_mass || observe.window > 0;
+  const bool observed =
+      observe.moments || observe.reading_mass || observe.window > 0 || observe.reread > 0;
   const bool reading = impl_->context < 0;
   QUIRE_CHECK(!reading || !observed || length == 0 || length == impl_->length, "truncate to ",
               length, ", but ", impl_->policy->name(), " has seen the queries of ", impl_->length,
@@ -132,9 +137,18 @@ void PolicyCache::truncate(std::int64_t length) {
   for (PolicyLayer& layer : impl_->layers) layer.length = length;
 }
 
+std::int64_t PolicyCache::reread_tokens() const {
+  return impl_->context < 0 ? impl_->policy->observe().reread : 0;
+}
+
+void PolicyCache::begin_reread() { begin_second_reading(*impl_, reread_tokens()); }
+
+void PolicyCache::end_reread() { end_second_reading(*impl_); }
+
 void PolicyCache::end_reading() {
   Impl& impl = *impl_;
   QUIRE_CHECK(impl.context < 0, "reading has ended before, after ", impl.context, " tokens");
+  QUIRE_CHECK(impl.reread_at < 0, "reading cannot end within a second reading");
   for (const PolicyLayer& layer : impl.layers)
     QUIRE_CHECK(layer.length == impl.length, "reading cannot end within a step");
   if (impl.budget.read > 0 && impl.budget.read < 1)
@@ -155,7 +169,11 @@ std::vector<std::int32_t> PolicyCache::selected(std::int64_t layer, std::int64_t
 }
 
 CacheReport PolicyCache::report() const {
-  CacheReport out{.tokens = impl_->length, .bytes_read = 0, .bytes_stored = bytes(), .mass = 0};
+  CacheReport out{.tokens = impl_->length,
+                  .bytes_read = 0,
+                  .bytes_stored = bytes(),
+                  .mass = 0,
+                  .reread = impl_->reread};
   for (const PolicyLayer& layer : impl_->layers) {
     out.bytes_read += layer.bytes_read;
     out.mass += layer.mass / static_cast<double>(impl_->layers.size());

@@ -57,6 +57,9 @@ class PolicyCache : public KvCache {
   /// Down to the end of the context: an answer can be taken back. Throws ArgumentError below it,
   /// and before reading ends where the policy has seen what would go (unless all goes).
   void truncate(std::int64_t length) override;
+  std::int64_t reread_tokens() const override;
+  void begin_reread() override;
+  void end_reread() override;
   /// Applies the budget. Throws ArgumentError when it was called before, within a step, for a
   /// budget under the floor (of Budget::read: under what the index and that floor take to read),
   /// and when the policy selects what it may not.

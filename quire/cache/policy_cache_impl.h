@@ -63,7 +63,9 @@ struct PolicyCache::Impl {
   Measure measure = Measure::kNothing;
   DType kv = DType::kF32;
   std::int64_t capacity = 0, length = 0, context = -1, budget_tokens = -1;
-  bool attended = false;  // since reading ended
+  std::int64_t reread = 0;      // tokens that were read a second time
+  std::int64_t reread_at = -1;  // tokens that stay of a second reading under way; else −1
+  bool attended = false;        // since reading ended
   std::vector<PolicyLayer> layers;
 
   PolicyLayer& at(std::int64_t layer) {

@@ -31,7 +31,7 @@ double mass_of(const Tensor& part_NH, const Tensor& whole_NH) {
 
 QueryObserver::QueryObserver(const LayerSpec& spec, const Observe& observe)
     : spec_(spec), observe_(observe) {
-  QUIRE_CHECK(observe.window >= 0 && observe.moments_from >= 0,
+  QUIRE_CHECK(observe.window >= 0 && observe.moments_from >= 0 && observe.reread >= 0,
               "a policy asks for the attention of the last ", observe.window,
               " tokens, and for queries from ", observe.moments_from);
   if (observe.moments && spec.rope.rotary > 0) rope_.emplace(spec.rope);
@@ -53,6 +53,19 @@ void QueryObserver::add_mass(const Tensor& q_NHK, const Tensor& lse_NH, const Kv
   if (mass_SG_.size() < count) mass_SG_.resize(count);
   const float* mass = mass_PZG.data<float>();
   for (std::size_t i = 0; i < count; ++i) mass_SG_[i] += double{mass[i]};
+}
+
+void QueryObserver::see_again(const Tensor& q_NHK, const Tensor& lse_NH, const KvView& view,
+                              std::int64_t tokens) {
+  QUIRE_CHECK(!finished_, "queries are observed only until reading ends");
+  AttentionSpec spec = spec_.attention;
+  spec.alignment = Alignment::kBottomRight;
+  const Tensor peak_PZG =
+      attention_mass(q_NHK, one_sequence(q_NHK.size(0)), view, spec, lse_NH, MassOf::kLargest);
+  const auto count = static_cast<std::size_t>(tokens * spec_.G);
+  if (peak_SG_.size() < count) peak_SG_.resize(count);
+  const float* peak = peak_PZG.data<float>();
+  for (std::size_t i = 0; i < count; ++i) peak_SG_[i] = std::max(peak_SG_[i], peak[i]);
 }
 
 void QueryObserver::add_window(const Tensor& q_NHK) {
@@ -108,6 +121,10 @@ void QueryObserver::finish(const KvView& view) {
     return out;
   };
   if (observe_.reading_mass) reading_GS_ = by_head(mass_SG_.data());
+  if (observe_.reread > 0) {
+    peak_SG_.resize(static_cast<std::size_t>(S * G));
+    peak_GS_ = by_head(peak_SG_.data());
+  }
   if (observe_.window > 0) {
     const Tensor q_NHK = window_queries();
     const std::int64_t T = q_NHK.size(0);
@@ -136,6 +153,7 @@ void QueryObserver::tell(HeadContext& head, const KvView& view) {
   if (!finished_) finish(view);
   const auto S = static_cast<std::size_t>(head.tokens), g = static_cast<std::size_t>(head.g);
   if (!reading_GS_.empty()) head.reading_mass_S = std::span(reading_GS_).subspan(g * S, S);
+  if (!peak_GS_.empty()) head.reread_peak_S = std::span(peak_GS_).subspan(g * S, S);
   if (!window_GS_.empty()) head.window_mass_S = std::span(window_GS_).subspan(g * S, S);
   if (sum_.empty()) return;
   const auto K = static_cast<std::size_t>(spec_.K), R = static_cast<std::size_t>(head.group());
@@ -151,6 +169,7 @@ QueryObserver QueryObserver::narrowed(const Observe& observe) const {
   const auto most = static_cast<std::size_t>(observe.window * spec_.H * spec_.K);
   if (out.window_.size() > most)
     out.window_.erase(out.window_.begin(), out.window_.end() - static_cast<std::ptrdiff_t>(most));
+  if (observe.reread == 0) out.peak_SG_ = {};
   if (!observe.moments) out.sum_ = out.outer_ = {};
   return out;
 }

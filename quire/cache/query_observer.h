@@ -19,6 +19,10 @@ class QueryObserver {
   /// Queries of tokens first, first + 1, …, and the log-sum-exp of their scores over the keys of
   /// `view`.
   void see(const Tensor& q_NHK, const Tensor& lse_NH, const KvView& view, std::int64_t first);
+  /// The same of the second reading of a piece: its queries; `tokens` of the view's keys are the
+  /// document's, the others the copy's.
+  void see_again(const Tensor& q_NHK, const Tensor& lse_NH, const KvView& view,
+                 std::int64_t tokens);
   /// Fills `head` with what is known of its kv head; `view` holds the context's keys.
   void tell(HeadContext& head, const KvView& view);
   /// What a policy that asks for less would have been left. Throws ArgumentError for more.
@@ -42,10 +46,11 @@ class QueryObserver {
   std::vector<float> window_;  // the last queries, [tokens, H, K]
   Tensor window_out_NHU_ = Tensor::zeros({0}, DType::kF32);
   std::vector<double> mass_SG_;      // of the reading
+  std::vector<float> peak_SG_;       // of the second reading
   std::vector<double> sum_, outer_;  // [H, K], [H, K, K]: upper triangles until finished
   std::int64_t counted_ = 0;         // queries in the sums
   bool finished_ = false;
-  std::vector<float> reading_GS_, window_GS_;  // when finished
+  std::vector<float> reading_GS_, window_GS_, peak_GS_;  // when finished
 };
 
 /// One sequence of N queries.

@@ -27,4 +27,22 @@ std::int64_t advanced(std::int64_t length, std::int64_t tokens, std::int64_t cap
   return length + tokens;
 }
 
+/// Of a cache whose impl has length, context, reread_at and layers; `piece`: reread_tokens().
+template <class Impl>
+void begin_second_reading(Impl& impl, std::int64_t piece) {
+  QUIRE_CHECK(piece > 0 && impl.reread_at < 0, "a second reading begins within another, or where ",
+              "none is wanted");
+  static_cast<void>(advanced(impl.length, 0, impl.capacity, impl.layers));
+  impl.reread_at = impl.length;
+}
+
+template <class Impl>
+void end_second_reading(Impl& impl) {
+  QUIRE_CHECK(impl.reread_at >= 0, "no second reading is under way");
+  impl.reread += impl.length - impl.reread_at;
+  impl.length = impl.reread_at;
+  for (auto& layer : impl.layers) layer.length = impl.length;
+  impl.reread_at = -1;
+}
+
 }  // namespace quire::cache

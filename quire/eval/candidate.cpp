@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "quire/base/error.h"
 #include "quire/cache/contiguous.h"
 #include "quire/cache/merged.h"
 #include "quire/cache/policy_cache.h"
@@ -22,6 +23,17 @@ std::int64_t first_query_wanted(const cache::KvCache& cache, std::int64_t docume
   const cache::Observe observe = policy->policy().observe();
   if (observe.moments || observe.reading_mass) return 0;
   return std::max<std::int64_t>(document - observe.window, 0);
+}
+
+std::int64_t reread_wanted(std::span<const Candidate> candidates, std::int64_t document) {
+  std::int64_t piece = 0;
+  for (const Candidate& candidate : candidates) {
+    const std::int64_t wanted = candidate.make(document, document + 1)->reread_tokens();
+    QUIRE_CHECK(piece == 0 || wanted == 0 || wanted == piece, candidate.cache, " wants pieces of ",
+                wanted, " tokens read a second time, and another cache of ", piece);
+    piece = std::max(piece, wanted);
+  }
+  return piece;
 }
 
 }  // namespace quire::eval

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "quire/cache/kv_cache.h"
@@ -31,5 +32,9 @@ inline constexpr std::size_t kAskedTogether = 8;
 /// not judge keys by the attention they receive want none, and the document can be handed to them
 /// without computing any. Unknown kinds of cache see all.
 std::int64_t first_query_wanted(const cache::KvCache& cache, std::int64_t document);
+
+/// The tokens of a piece that any of the candidates wants read a second time; 0: none. Throws
+/// ArgumentError where they want different ones.
+std::int64_t reread_wanted(std::span<const Candidate> candidates, std::int64_t document);
 
 }  // namespace quire::eval

@@ -114,6 +114,7 @@ std::optional<std::vector<Comparison>> compare(const model::Model& model, const 
     out[c].bytes_read /= static_cast<double>(n);
     out[c].mass /= static_cast<double>(n);
     out[c].bytes_stored = caches[c]->report().bytes_stored;
+    out[c].reread = caches[c]->report().reread;
     caches[c]->truncate(reading.document);
   }
   return out;
@@ -148,6 +149,7 @@ Row summarise(const Candidate& candidate, const Comparison& comparison,
   row.budget = candidate.budget;
   row.bytes_read = comparison.bytes_read;
   row.bytes_stored = comparison.bytes_stored;
+  row.reread = comparison.reread;
   row.kl_mean = mean(comparison.kl);
   row.kl_median = quantile(comparison.kl, 0.5);
   row.kl_p99 = quantile(comparison.kl, 0.99);

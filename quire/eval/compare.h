@@ -18,6 +18,7 @@ struct Comparison {
   double bytes_read = 0;          // of a decode step, over all tiers: the mean of the positions
   std::int64_t bytes_stored = 0;  // in all tiers, after the last position
   double mass = 1;                // what the cache itself says of it: the mean of the positions
+  std::int64_t reread = 0;        // tokens of the document that it wanted read a second time
   double seconds = 0;             // of the first `timed` positions: forward and logits
   std::int64_t timed = 0;
 };
@@ -41,6 +42,7 @@ struct Row {
   std::string cache, budget;
   double bytes_read = 0;
   std::int64_t bytes_stored = 0;
+  std::int64_t reread = 0;  // tokens that were read a second time for it
   double kl_mean = 0, kl_median = 0, kl_p99 = 0;
   Interval kl_interval;  // of kl_mean
   double top1 = 0;       // the part of the positions with the same likeliest token

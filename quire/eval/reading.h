@@ -26,7 +26,8 @@ struct Reading {
   Tensor hidden_ND;                           // of the positions: what the full cache says there
 };
 
-/// Reads ids into a full cache. Throws ArgumentError when fewer than one token would be left as the
+/// Reads ids into a full cache, and pieces of the document of `reread` tokens twice (0: none).
+/// `progress` counts both. Throws ArgumentError when fewer than one token would be left as the
 /// document, or the text is longer than the model's context, with both numbers; as the model does.
 /// Nothing when `progress` stopped it.
 ///
@@ -34,6 +35,6 @@ struct Reading {
 /// queries_from  the first token whose queries are recorded, at most the document's end
 std::optional<Reading> read_text(const model::Model& model, std::span<const std::int32_t> ids,
                                  std::int64_t positions, DType kv, std::int64_t queries_from,
-                                 const Progress& progress = {});
+                                 const Progress& progress = {}, std::int64_t reread = 0);
 
 }  // namespace quire::eval

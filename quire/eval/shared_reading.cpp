@@ -43,6 +43,7 @@ SharedReading::SharedReading(const RecordingCache& recording, std::span<const Ca
     const Observe& wants = reader->observe;
     observe_.reading_mass = observe_.reading_mass || wants.reading_mass;
     observe_.window = std::max(observe_.window, wants.window);
+    observe_.reread = std::max(observe_.reread, wants.reread);
     if (!wants.moments || observe_.moments) continue;  // the first one says from where
     observe_.moments = true;
     observe_.moments_from = wants.moments_from;
@@ -54,7 +55,7 @@ std::unique_ptr<PolicyCache> SharedReading::empty() const {
   for (std::int64_t layer = 0; layer < recording_.layers(); ++layer)
     layers.push_back(recording_.spec(layer));
   return std::make_unique<PolicyCache>(std::move(layers), cache::observing_policy(observe_),
-                                       cache::Budget{}, capacity_, kv_);
+                                       cache::Budget{}, capacity_ + observe_.reread, kv_);
 }
 
 std::unique_ptr<PolicyCache> SharedReading::copy(const PolicyCache& of) const {
@@ -91,7 +92,8 @@ bool SharedReading::read(std::int64_t document, std::int64_t next, const Progres
 
 std::unique_ptr<cache::KvCache> SharedReading::give(const Candidate& candidate,
                                                     const Progress& progress) const {
-  auto cache = candidate.make(document_, capacity_);
+  // The copy of a piece that is read a second time needs room.
+  auto cache = candidate.make(document_, capacity_ + recording_.reread_tokens());
   const std::optional<Reader> one = reader_of(*cache);
   if (reader_ && one && one->kv == reader_->kv() &&
       reader_->policy().observe().covers(one->observe)) {

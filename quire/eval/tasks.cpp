@@ -5,6 +5,7 @@
 #include "quire/base/error.h"
 #include "quire/eval/lockstep.h"
 #include "quire/eval/shared_reading.h"
+#include "quire/model/reread.h"
 #include "quire/tensor/rng.h"
 
 namespace quire::eval {
@@ -140,7 +141,7 @@ class Examiner {
       }
     }
     recording_ = std::make_unique<RecordingCache>(model.paged_spec(kv).layers, longest + room_, kv,
-                                                  queries_from);
+                                                  queries_from, reread_wanted(candidates, longest));
     shared_ = std::make_unique<SharedReading>(*recording_, candidates, longest + room_);
     for (const Candidate& candidate : candidates)
       scores_.push_back({task.name, candidate.cache, candidate.budget});
@@ -180,12 +181,15 @@ class Examiner {
     recording_->truncate(same);
     const auto tokens = static_cast<std::int64_t>(document.ids.size());
     for (std::int64_t begin = same; begin < tokens; begin = recording_->length()) {
-      const std::int64_t end = std::min(tokens, begin + model_.max_chunk());
+      const std::int64_t end =
+          begin + model::until_reread(*recording_, std::min(tokens - begin, model_.max_chunk()));
       model_.forward(
           std::span(document.ids)
               .subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin)),
           *recording_);
       if (progress_ && !progress_(work_ + end)) return false;
+      const auto piece = model::piece_to_reread(*recording_, recording_->ids(), end == tokens);
+      if (!model::reread(model_, piece, *recording_)) return false;
     }
     work_ += tokens;
     return true;

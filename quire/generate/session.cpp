@@ -6,6 +6,7 @@
 #include "quire/generate/feed.h"
 #include "quire/generate/generation.h"
 #include "quire/generate/session_impl.h"
+#include "quire/model/reread.h"
 
 namespace quire::generate {
 
@@ -58,12 +59,21 @@ bool Session::read(std::span<const std::int32_t> ids, const Progress& progress,
     begin = impl_->cache->adopt(ids);
     impl_->ids.assign(ids.begin(), ids.begin() + begin);
   }
-  for (; begin < tokens; begin += step) {
-    const auto part = ids.subspan(static_cast<std::size_t>(begin),
-                                  static_cast<std::size_t>(std::min(step, tokens - begin)));
+  std::int64_t again = 0;  // tokens that were read a second time
+  while (begin < tokens) {
+    const std::int64_t most = std::min(step, tokens - begin),
+                       count = std::min(most, model::until_reread(*impl_->cache, most));
+    const auto part = ids.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(count));
     impl_->feed(part);
     impl_->ids.insert(impl_->ids.end(), part.begin(), part.end());
-    if (progress && !progress(begin + static_cast<std::int64_t>(part.size()))) return false;
+    begin += count;
+    if (progress && !progress(begin + again)) return false;
+    const auto piece = model::piece_to_reread(*impl_->cache, impl_->ids, begin == tokens);
+    const auto show = [&](std::int64_t done) {
+      return !progress || progress(begin + again + done);
+    };
+    if (!model::reread(impl_->model, piece, *impl_->cache, show)) return false;
+    again += std::ssize(piece);
   }
   return true;
 }

@@ -65,10 +65,12 @@ class Session {
   Session fork() const;
 
   /// Reads ids into the cache, `chunk` (>= 1; at most what the model takes) at a time; of the first
-  /// ones only what a cache that shares does not know already (KvCache::adopt). `progress`
-  /// is called after each chunk; when it stops, read returns false, and what was read stays. Throws
-  /// ArgumentError when the context cannot hold the ids, with both counts, and nothing is read
-  /// then; and for an id that the model does not know: the chunks before it stay read.
+  /// ones only what a cache that shares does not know already (KvCache::adopt). Pieces that a
+  /// cache wants read a second time are (KvCache::reread_tokens). `progress` is called after each
+  /// chunk with the tokens read, second readings included; when it stops, read returns false, and
+  /// what was read stays. Throws ArgumentError when the context cannot hold the ids, with both
+  /// counts, and nothing is read then; and for an id that the model does not know: the chunks
+  /// before it stay read.
   bool read(std::span<const std::int32_t> ids, const Progress& progress = {},
             std::int64_t chunk = 256);
 

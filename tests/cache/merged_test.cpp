@@ -32,6 +32,7 @@ MergeOptions small(MergeOptions options) {
   options.sinks = 2;
   options.recent = 6;
   options.recent_share = 0;
+  options.shared = 0;
   options.probes = 16;
   return options;
 }
@@ -317,6 +318,112 @@ TEST(MergedCache, leaves_layers_whole_within_the_same_budget) {
       }(feed_layers(exact, last)[2])));
 }
 
+/// Feeds a second reading of what came last, and takes it back.
+void feed_again(KvCache& cache, const Step& step) {
+  cache.begin_reread();
+  feed(cache, step);
+  cache.end_reread();
+}
+
+TEST(MergedCache, a_second_reading_leaves_nothing_but_what_it_attended_to) {
+  const std::vector<LayerSpec> layers = some_layers();
+  Rng rng(12);
+  const Step all = random_step(rng, layers, 230);
+  // What comes again asks for token 20 with every head.
+  Step again = random_step(rng, layers, 60);
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    const LayerSpec& s = layers[i];
+    for (std::int64_t n = 0; n < 60; ++n)
+      for (std::int64_t h = 0; h < s.H; ++h)
+        for (std::int64_t j = 0; j < s.K; ++j)
+          again.q[i].mutable_data<float>()[(n * s.H + h) * s.K + j] =
+              8 * all.k[i].data<float>()[(20 * s.G + h / (s.H / s.G)) * s.K + j];
+  }
+  MergeOptions options = small(MergeOptions());
+  options.reread = 100;
+  options.mode = MergeMode::kEvict;
+  MergedCache cache(layers, options, {.tokens = 30}, 300, DType::kF32);
+  ContiguousCache exact(layers, 300, DType::kF32);
+  EXPECT_EQ(cache.reread_tokens(), 100);
+  feed(cache, part(all, 0, 100));
+  feed(exact, part(all, 0, 100));
+  feed_again(cache, again);
+  EXPECT_EQ(cache.length(), 100);
+  EXPECT_TRUE(same_bits(feed(cache, part(all, 100, 200)), feed(exact, part(all, 100, 200))));
+  feed_again(cache, part(again, 0, 10));
+  EXPECT_EQ(cache.report().reread, 70);
+  cache.end_reading();
+  EXPECT_EQ(cache.reread_tokens(), 0);
+  for (std::int64_t i = 0; i < 2; ++i) {
+    // Its mass is the largest of those that are neither first nor last: it was kept.
+    const Tensor mass_GM = cache.masses_GM(i);
+    for (std::int64_t g = 0; g < 2; ++g) {
+      const float* mass = mass_GM.data<float>() + g * cache.entries(i);
+      EXPECT_GT(*std::max_element(mass, mass + cache.entries(i, g)), 0.8f);
+    }
+  }
+  // A question that asks for it gets it.
+  Step asked = part(again, 0, 1);
+  EXPECT_LT(error_of(feed(cache, asked), feed(exact, asked)), 0.2);
+  EXPECT_THROW(cache.begin_reread(), ArgumentError) << "reading has ended";
+}
+
+TEST(MergedCache, second_readings_come_in_turn) {
+  const std::vector<LayerSpec> layers = some_layers();
+  MergedCache cache(layers, small(MergeOptions()), {.tokens = 30}, 100, DType::kF32);
+  MergedCache none(layers, small(), {.tokens = 30}, 100, DType::kF32);
+  ContiguousCache exact(layers, 100, DType::kF32);
+  EXPECT_THROW(cache.end_reread(), ArgumentError);
+  EXPECT_THROW(none.begin_reread(), ArgumentError);
+  EXPECT_THROW(exact.begin_reread(), ArgumentError);
+  EXPECT_EQ(none.reread_tokens(), 0);
+  Rng rng(13);
+  feed(cache, random_step(rng, layers, 50));
+  cache.begin_reread();
+  EXPECT_THROW(cache.begin_reread(), ArgumentError);
+  EXPECT_THROW(cache.end_reading(), ArgumentError);
+  EXPECT_THROW(feed(cache, random_step(rng, layers, 51)), ArgumentError) << "no room";
+  cache.end_reread();
+  EXPECT_EQ(cache.length(), 50);
+  cache.end_reading();
+}
+
+TEST(MergedCache, entries_go_to_the_heads_that_need_them_within_the_same_bytes) {
+  const std::vector<LayerSpec> layers = some_layers();
+  Rng rng(14);
+  const Step all = random_step(rng, layers, 430);
+  // Head 0 of the first layer is asked for one key after another when the text comes again.
+  Step again = random_step(rng, layers, 200);
+  for (std::int64_t n = 0; n < 200; ++n)
+    for (std::int64_t j = 0; j < 16; ++j)
+      again.q[0].mutable_data<float>()[n * 4 * 16 + j] = 8 * all.k[0].data<float>()[n * 2 * 16 + j];
+  MergeOptions options = small(MergeOptions());
+  std::vector<std::int64_t> bytes;
+  for (const double shared : {0.0, 0.6}) {
+    options.shared = shared;
+    MergedCache cache(layers, options, {.tokens = 100}, 830, DType::kF16);
+    feed(cache, part(all, 0, 400));
+    feed_again(cache, again);
+    cache.end_reading();
+    bytes.push_back(cache.bytes());
+    const std::int64_t most = cache.entries(0, 0);
+    for (const auto& [layer, g] : {std::pair{0, 1}, {1, 0}, {1, 1}}) {
+      const std::int64_t less = most - cache.entries(layer, g);
+      EXPECT_TRUE(shared > 0 ? less > 20 : std::abs(less) <= 4) << layer << " " << g << " " << less;
+      EXPECT_GE(cache.entries(layer, g), 37) << "what each has for itself";
+    }
+    EXPECT_EQ(cache.counts_GM(0).size(1), cache.entries(0));
+    // Saved and reopened it goes on with the same bits.
+    MergedCache reopened(layers, options, {.tokens = 100}, 830, DType::kF16);
+    reopened.restore(400, [&](std::int64_t layer) { return cache.layer_bytes(layer); });
+    EXPECT_EQ(reopened.entries(0, 0), most);
+    const Step last = part(all, 400, 430);
+    EXPECT_TRUE(same_bits(feed(cache, last), feed(reopened, last)));
+  }
+  EXPECT_LE(bytes[1], bytes[0]);
+  EXPECT_GT(bytes[1], bytes[0] - 200) << "an entry of each size at most";
+}
+
 TEST(MergedCache, refuses_what_cannot_be_and_names_the_floor) {
   const std::vector<LayerSpec> layers = some_layers();
   const auto make = [&](auto change, Budget budget = {.tokens = 80}) {
@@ -335,6 +442,8 @@ TEST(MergedCache, refuses_what_cannot_be_and_names_the_floor) {
   EXPECT_THAT(make([](MergeOptions& o) { o.heavy = 2; }), testing::HasSubstr("heavy 2"));
   EXPECT_THAT(make([](MergeOptions& o) { o.recent_share = 2; }),
               testing::HasSubstr("recent_share"));
+  EXPECT_THAT(make([](MergeOptions& o) { o.shared = 2; }), testing::HasSubstr("shared is 2"));
+  EXPECT_THAT(make([](MergeOptions& o) { o.reread = 0; }), testing::HasSubstr("reread is 0"));
   EXPECT_THAT(make([](MergeOptions& o) { o.ridge = -1; }), testing::HasSubstr("ridge is -1"));
   EXPECT_THAT(make([](MergeOptions& o) { o.count_cap = 0.5; }), testing::HasSubstr("count_cap"));
   EXPECT_THAT(make([](MergeOptions& o) { o.probes = 0; }), testing::HasSubstr("probes"));

@@ -295,8 +295,8 @@ TEST_F(CacheCommand, a_policy_applies_its_budget_after_the_last_file) {
   EXPECT_EQ(at(cache, "bytes_read").as_int(), token_bytes * (9 + after));
   EXPECT_EQ(at(at(window, "bytes"), "cache").as_int(), token_bytes * (9 + after));
   // A budget that covers the documents is the full cache.
-  for (const char* policy : {"window", "oracle", "quest", "h2o", "snapkv", "expected_attention",
-                             "merged", "keepkv", "asymkv", "notebook_merge"})
+  for (const char* policy : {"window", "oracle", "quest", "h2o", "snapkv", "kvzip",
+                             "expected_attention", "merged", "keepkv", "asymkv", "notebook_merge"})
     EXPECT_EQ(at(with({"--cache", policy, "--budget", "100%"}), "ids").dump(),
               at(full, "ids").dump());
   EXPECT_EQ(
@@ -355,6 +355,8 @@ TEST_F(CacheCommand, questions_have_the_same_answers_under_every_cache_as_when_a
       EXPECT_EQ(at(lines[i], "ids").dump(), ids(all)) << kind[1] << " " << i;
     }
     EXPECT_EQ(at(at(lines[3], "cache"), "policy").as_string(), kind[1]);
+    if (kind[1] == "merged")
+      EXPECT_GT(at(at(lines[3], "cache"), "reread_tokens").as_int(), 40) << "the document, twice";
   }
 }
 

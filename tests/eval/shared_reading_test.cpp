@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "quire/base/error.h"
+#include "quire/model/reread.h"
 #include "tests/eval/tiny.h"
 
 namespace quire::eval {
@@ -100,6 +101,38 @@ TEST_F(Shared, GoesOnFromWhereDocumentsPart) {
   ASSERT_TRUE(shared.read(70));
   for (const Candidate& candidate : candidates)
     expect_read(candidate, *shared.give(candidate), other);
+}
+
+TEST_F(Shared, HandsOnWhatWasReadASecondTime) {
+  const std::vector<Candidate> twice{test::policy(*model, "merged", 75),
+                                     test::policy(*model, "kvzip", 20),
+                                     test::policy(*model, "window", 20)};
+  EXPECT_EQ(reread_wanted(twice, 90), 1024);
+  EXPECT_EQ(reread_wanted(std::span(twice).last(1), 90), 0);
+  RecordingCache recording(model->paged_spec(DType::kF32).layers, 100, DType::kF32, 0, 1024);
+  model->forward(ids, recording);
+  ASSERT_TRUE(model::reread(*model, model::piece_to_reread(recording, ids, true), recording));
+  ASSERT_EQ(recording.again().size(), 1u);
+  EXPECT_EQ(recording.again()[0].tokens, 90);
+  EXPECT_EQ(recording.length(), 90);
+  SharedReading shared(recording, twice, 100);
+  ASSERT_TRUE(shared.read(90));
+  const auto read = [&](const Candidate& candidate, bool second) {
+    const auto cache = candidate.make(90, 300);
+    model->forward(ids, *cache);
+    if (second) model::reread(*model, model::piece_to_reread(*cache, ids, true), *cache);
+    cache->end_reading();
+    EXPECT_EQ(cache->report().reread > 0, second && candidate.cache != "window");
+    return next(*cache);
+  };
+  for (const Candidate& candidate : twice) {
+    const std::vector<float> given = next(*shared.give(candidate));
+    EXPECT_EQ(given, read(candidate, true)) << candidate.cache;
+    const bool differs = given != read(candidate, false);
+    EXPECT_EQ(differs, candidate.cache != "window") << candidate.cache;
+  }
+  recording.truncate(89);
+  EXPECT_TRUE(recording.again().empty()) << "a piece that ended later";
 }
 
 TEST_F(Shared, StopsAndRefuses) {

@@ -31,6 +31,7 @@ std::unique_ptr<Policy> observing_policy(const Observe& observe) {
 std::unique_ptr<Policy> all_observing_policy() {
   return observing_policy({.reading_mass = true,
                            .window = SnapKvParameters{}.window,
+                           .reread = KvZipParameters{}.piece,
                            .moments = true,
                            .moments_from = ExpectedAttentionParameters{}.sinks});
 }

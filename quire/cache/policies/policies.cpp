@@ -27,6 +27,7 @@ constexpr Named kPolicies[] = {
     {"quest_heads", [] { return quest_policy({.pages = QuestPages::kOfHead}); }},
     {"h2o", [] { return h2o_policy(); }},
     {"snapkv", [] { return snapkv_policy(); }},
+    {"kvzip", [] { return kvzip_policy(); }},
     {"expected_attention", [] { return expected_attention_policy(); }},
     {"retroinfer", [] { return retroinfer_policy(); }},
     {"multipole", [] { return multipole_policy(); }},

@@ -78,6 +78,18 @@ struct ExpectedAttentionParameters {
 std::unique_ptr<Policy> expected_attention_policy(
     const ExpectedAttentionParameters& parameters = {});
 
+/// The keys that the document's own words attended to most, by any query of a group's heads, while
+/// each piece was read a second time right behind itself (KvCache::reread_tokens()); the first
+/// tokens, and the last ones. The authors read a text a second time after all of it, behind an
+/// instruction, and share the budget between the heads.
+/// Source  Kim et al. 2025 (KVzip).
+struct KvZipParameters {
+  std::int64_t sinks = 4;
+  double recent = 0.05;       // of the budget
+  std::int64_t piece = 1024;  // tokens
+};
+std::unique_ptr<Policy> kvzip_policy(const KvZipParameters& parameters = {});
+
 /// For each query whole clusters of keys, in segments, by the softmax over their centroids summed
 /// over the heads of a group, as many as fit the budget; the clusters that come next stand as one
 /// key each, with their mean value and the bias log n; the rest is left out. (Their code takes
@@ -122,7 +134,8 @@ std::unique_ptr<Policy> observing_policy(const Observe& observe);
 std::unique_ptr<Policy> all_observing_policy();
 
 /// "full", "int8", "int8row", "int4", "int4h", "window", "oracle", "random", "quest",
-/// "quest_heads", "h2o", "snapkv", "expected_attention", "retroinfer", "multipole", "vattention".
+/// "quest_heads", "h2o", "snapkv", "kvzip", "expected_attention", "retroinfer", "multipole",
+/// "vattention".
 const std::vector<std::string>& policy_names();
 
 /// Whether the name is of no policy but of a form of storage: those that begin with "int", and

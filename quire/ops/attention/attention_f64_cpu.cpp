@@ -114,7 +114,7 @@ void attention_f64_cpu(const AttentionForward64& args) {
   }
 }
 
-void attention_mass_f64_cpu(const AttentionForward64& args, const double* lse_NH,
+void attention_mass_f64_cpu(const AttentionForward64& args, bool largest, const double* lse_NH,
                             double* mass_PZG) {
   const Rows rows(args);
   const std::int64_t group = args.H / args.kv.G;
@@ -126,7 +126,9 @@ void attention_mass_f64_cpu(const AttentionForward64& args, const double* lse_NH
                            n = (first + t) * args.H + h;
         if (lse_NH[n] == kMinusInfinity) continue;
         rows.scores({b, g, h, t, n}, [&](std::int64_t page, std::int64_t slot, double score) {
-          mass_PZG[(page * args.kv.Z + slot) * args.kv.G + g] += std::exp(score - lse_NH[n]);
+          double& mass = mass_PZG[(page * args.kv.Z + slot) * args.kv.G + g];
+          const double one = std::exp(score - lse_NH[n]);
+          mass = largest ? std::max(mass, one) : mass + one;
         });
       }
     }

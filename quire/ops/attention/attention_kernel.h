@@ -45,7 +45,8 @@ struct AttentionForward64 {
 };
 void attention_f64_cpu(const AttentionForward64& args);
 /// Adds to mass_PZG what each key received, given lse_NH; `args` needs neither out nor lse.
-void attention_mass_f64_cpu(const AttentionForward64& args, const double* lse_NH, double* mass_PZG);
+void attention_mass_f64_cpu(const AttentionForward64& args, bool largest, const double* lse_NH,
+                            double* mass_PZG);
 
 /// out and lse of `b` merged into those of `a`: rows × U. T is float or double.
 template <class T>

@@ -9,7 +9,7 @@
 namespace quire {
 
 Tensor attention_mass(const Tensor& q_NHK, const Tensor& start_J, const KvView& kv,
-                      const AttentionSpec& spec, const Tensor& lse_NH) {
+                      const AttentionSpec& spec, const Tensor& lse_NH, MassOf of) {
   const Dims dims = QUIRE_DIMS(q_NHK, start_J, lse_NH);
   const Tensor start = start_J.contiguous_copy();
   const AttentionSpec plain = checked_attention(q_NHK, start, kv, spec);
@@ -22,11 +22,12 @@ Tensor attention_mass(const Tensor& q_NHK, const Tensor& start_J, const KvView& 
   if (dtype == DType::kF64) {
     kernel::attention_mass_f64_cpu(
         {q.data<double>(), start.data<std::int32_t>(), kv, plain, nullptr, nullptr, B, N, H},
-        lse.data<double>(), mass_PZG.mutable_data<double>());
+        of == MassOf::kLargest, lse.data<double>(), mass_PZG.mutable_data<double>());
     return mass_PZG;
   }
   kernel::attention_mass_cpu({q.data<float>(), start.data<std::int32_t>(), kv, plain,
-                              lse.data<float>(), mass_PZG.mutable_data<float>(), B, N, H});
+                              lse.data<float>(), mass_PZG.mutable_data<float>(), B, N, H,
+                              of == MassOf::kLargest});
   return mass_PZG;
 }
 

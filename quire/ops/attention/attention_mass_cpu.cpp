@@ -52,7 +52,8 @@ void attention_mass_cpu(const AttentionMass& args) {
     const float* from = mass.data() + keys.offset + keys.first - keys.first_chunk * kChunkKeys;
     for (std::int64_t s = 0; s < keys.length; ++s) {
       const std::int64_t page = page_at(args.kv, keys.b, keys.g, s / args.kv.Z);
-      args.mass_PZG[(page * args.kv.Z + s % args.kv.Z) * args.kv.G + keys.g] += from[s];
+      float& to = args.mass_PZG[(page * args.kv.Z + s % args.kv.Z) * args.kv.G + keys.g];
+      to = args.largest ? std::max(to, from[s]) : to + from[s];
     }
   }
 }

@@ -17,6 +17,7 @@ struct AttentionMass {
   const float* lse_NH;
   float* mass_PZG;  // added to
   std::int64_t B, N, H;
+  bool largest;  // of the probabilities, not their sum
 };
 void attention_mass_cpu(const AttentionMass& args);
 

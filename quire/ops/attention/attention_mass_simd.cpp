@@ -29,8 +29,15 @@ struct Job {
   }
 };
 
+/// Sums, or takes the larger ones.
+template <bool kLargest>
+QUIRE_INLINE F32 fold(F32 a, F32 b) {
+  if constexpr (kLargest) return max(a, b);
+  return add(a, b);
+}
+
 /// Adds the weights of R rows to those of 64 keys.
-template <int R>
+template <bool kLargest, int R>
 QUIRE_INLINE void add_rows(const Job& job, const Tile& tile, std::int64_t row, F32* sum) {
   Array<const float*, R> q;
   for (int r = 0; r < R; ++r) q[r] = job.a.q_NHK + job.flat(row + r) * job.a.kv.K;
@@ -44,11 +51,12 @@ QUIRE_INLINE void add_rows(const Job& job, const Tile& tile, std::int64_t row, F
     // A row that sees nothing has lse −inf, and no weights.
     const float lse = job.a.lse_NH[job.flat(row + r)];
     const F32 base = set1(lse == kMinusInfinity ? -kMinusInfinity : lse);
-    for (int p = 0; p < 4; ++p) sum[p] = add(sum[p], exp(sub(acc[r][p], base)));
+    for (int p = 0; p < 4; ++p) sum[p] = fold<kLargest>(sum[p], exp(sub(acc[r][p], base)));
   }
 }
 
 /// What the 64 keys of a tile received.
+template <bool kLargest>
 void add_tile(const Job& job, const Tile& tile, float* mass64) {
   const std::int64_t count = job.T * job.group;
   std::int64_t row = 0;
@@ -61,9 +69,10 @@ void add_tile(const Job& job, const Tile& tile, float* mass64) {
     const std::int64_t end = count - row < kPart ? count : row + kPart;
     F32 sum[4] = {zero(), zero(), zero(), zero()};
     std::int64_t r = row;
-    for (; r + 4 <= end; r += 4) add_rows<4>(job, tile, r, sum);
-    for (; r < end; ++r) add_rows<1>(job, tile, r, sum);
-    for (int p = 0; p < 4; ++p) store(mass64 + 16 * p, add(load(mass64 + 16 * p), sum[p]));
+    for (; r + 4 <= end; r += 4) add_rows<kLargest, 4>(job, tile, r, sum);
+    for (; r < end; ++r) add_rows<kLargest, 1>(job, tile, r, sum);
+    for (int p = 0; p < 4; ++p)
+      store(mass64 + 16 * p, fold<kLargest>(load(mass64 + 16 * p), sum[p]));
   }
 }
 
@@ -92,7 +101,10 @@ void attention_mass_chunk(const AttentionMass& args, std::int64_t b, std::int64_
       gather_keys<Load>(kv, first_slot, tile, rows, memory.tile);
     });
     use_keys(tile, memory.tile);
-    add_tile(job, tile, mass256 + at);
+    if (args.largest)
+      add_tile<true>(job, tile, mass256 + at);
+    else
+      add_tile<false>(job, tile, mass256 + at);
   }
 }
 

@@ -186,6 +186,19 @@ TEST(SnapKv, averages_what_the_last_window_attended_to_over_neighbours) {
   EXPECT_THROW(snapkv_policy({.kernel = 4}), ArgumentError);
 }
 
+TEST(KvZip, keeps_what_a_second_reading_attended_to_most) {
+  const LayerSpec spec = layer_of(2, 1, 16, 16);
+  const Scores peak{0, 0.5f, 0.1f, 0.9f, 0.2f, 0};
+  HeadContext head{.spec = &spec, .tokens = 6, .budget = 4, .reread_peak_S = peak};
+  EXPECT_THAT(selected_by(*kvzip_policy({.sinks = 1, .recent = 0.25}), head),
+              ElementsAre(0, 1, 3, 5));
+  EXPECT_THAT(selected_by(*kvzip_policy({.sinks = 0, .recent = 0}), head), ElementsAre(1, 2, 3, 4));
+  EXPECT_EQ(kvzip_policy({.piece = 77})->observe().reread, 77);
+  EXPECT_EQ(kvzip_policy()->floor_tokens(), 6);
+  EXPECT_THROW(kvzip_policy({.piece = 0}), ArgumentError);
+  EXPECT_THROW(kvzip_policy({.recent = 1.5}), ArgumentError);
+}
+
 TEST(ExpectedAttention, weighs_the_expected_softmax_by_the_length_of_values) {
   LayerSpec spec{1, 1, 2, 2, {}};
   spec.attention.scale = 1;

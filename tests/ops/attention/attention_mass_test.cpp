@@ -19,8 +19,10 @@ namespace {
 using testing::HasSubstr;
 using testing::ThrowsMessage;
 
-Tensor mass_of(const Queries& queries, const KvView& kv, const AttentionSpec& spec) {
-  return attention_mass(queries.q_NHK, queries.start_J, kv, spec, queries.attend(kv, spec).lse_NH);
+Tensor mass_of(const Queries& queries, const KvView& kv, const AttentionSpec& spec,
+               MassOf of = MassOf::kSum) {
+  return attention_mass(queries.q_NHK, queries.start_J, kv, spec, queries.attend(kv, spec).lse_NH,
+                        of);
 }
 
 void put_one(std::vector<std::byte>& values, DType dtype, std::size_t i) {
@@ -44,7 +46,8 @@ void put_one(std::vector<std::byte>& values, DType dtype, std::size_t i) {
 
 /// By the naive loops, over values that are the unit vectors of the slots.
 template <class T>
-std::vector<T> naive_mass(const Queries& queries, const KvView& kv, const AttentionSpec& spec) {
+std::vector<T> naive_mass(const Queries& queries, const KvView& kv, const AttentionSpec& spec,
+                          MassOf of = MassOf::kSum) {
   const std::int64_t group = queries.H / kv.G;
   std::vector<T> mass(static_cast<std::size_t>(kv.P * kv.Z * kv.G));
   for (std::size_t b = 0; b + 1 < queries.start.size(); ++b) {
@@ -74,7 +77,9 @@ std::vector<T> naive_mass(const Queries& queries, const KvView& kv, const Attent
         for (std::int64_t s = 0; s < length; ++s) {
           const std::int64_t at =
               (ref::page_of(kv, sequence, g, s / kv.Z) * kv.Z + s % kv.Z) * kv.G + g;
-          mass[static_cast<std::size_t>(at)] += row.out_NHU[static_cast<std::size_t>(s)];
+          T& to = mass[static_cast<std::size_t>(at)];
+          const T one = row.out_NHU[static_cast<std::size_t>(s)];
+          to = of == MassOf::kLargest ? std::max(to, one) : to + one;
         }
       }
     }
@@ -83,11 +88,11 @@ std::vector<T> naive_mass(const Queries& queries, const KvView& kv, const Attent
 }
 
 void expect_naive(const Queries& queries, const KvView& kv, const AttentionSpec& spec,
-                  const std::string& what) {
-  const Tensor mass = mass_of(queries, kv, spec);
+                  const std::string& what, MassOf of = MassOf::kSum) {
+  const Tensor mass = mass_of(queries, kv, spec, of);
   ASSERT_EQ(mass.shape(), (Shape{kv.P, kv.Z, kv.G})) << what;
-  const auto truth = naive_mass<double>(queries, kv, spec);
-  const auto yardstick = naive_mass<float>(queries, kv, spec);
+  const auto truth = naive_mass<double>(queries, kv, spec, of);
+  const auto yardstick = naive_mass<float>(queries, kv, spec, of);
   double ours = 0, naive = 0, largest = 0;
   for (std::size_t i = 0; i < truth.size(); ++i) {
     ours = std::max(ours, std::abs(double{mass.data<float>()[i]} - truth[i]));
@@ -105,6 +110,11 @@ TEST(AttentionMass, HandWorked) {
                                      attention(two.q_NHK, two.start_J, two.kv, causal()).lse_NH);
   EXPECT_FLOAT_EQ(mass.data<float>()[0], 1.25f);
   EXPECT_FLOAT_EQ(mass.data<float>()[1], 0.75f);
+  const Tensor largest =
+      attention_mass(two.q_NHK, two.start_J, two.kv, causal(),
+                     attention(two.q_NHK, two.start_J, two.kv, causal()).lse_NH, MassOf::kLargest);
+  EXPECT_FLOAT_EQ(largest.data<float>()[0], 1);
+  EXPECT_FLOAT_EQ(largest.data<float>()[1], 0.75f);
 }
 
 TEST(AttentionMass, EqualsTheNaiveLoopsInEveryForm) {
@@ -127,9 +137,11 @@ TEST(AttentionMass, EqualsTheNaiveLoopsInEveryForm) {
         if (Z == 16) spec.softcap = 2;
         if (Z == 5) spec.slope_H = slopes;
         if (Z != 16) spec.sink_H = sinks;
-        expect_naive(Queries({60, 2, 0, 9}, 4, 20), kv.view(), spec,
-                     concat(to_string(dtype), ", pages of ", Z,
-                            layout == KLayout::kBlocks ? ", blocks" : ", rows"));
+        for (const MassOf of : {MassOf::kSum, MassOf::kLargest})
+          expect_naive(Queries({60, 2, 0, 9}, 4, 20), kv.view(), spec,
+                       concat(to_string(dtype), ", pages of ", Z,
+                              layout == KLayout::kBlocks ? ", blocks" : ", rows"),
+                       of);
       }
     }
   }
@@ -155,6 +167,7 @@ TEST(AttentionMass, ASharedPageReceivesTheSumOverItsSequences) {
   kv.table()[static_cast<std::size_t>(W)] = shared;
   const Queries both({3, 5}, 2, 16);
   expect_naive(both, kv.view(), causal(), "shared");
+  expect_naive(both, kv.view(), causal(), "shared, the largest", MassOf::kLargest);
   const Tensor together = mass_of(both, kv.view(), causal());
   const Tensor alone = mass_of(Queries({3, 0}, 2, 16), kv.view(), causal());
   for (std::int64_t z = 0; z < 4; ++z)
