@@ -113,6 +113,7 @@ class PagedCache : public KvCache {
   /// saved cache comes back. Throws ArgumentError when the cache is not empty, or the blocks are
   /// not as many as the tokens need; they are then still the caller's.
   void restore(std::span<const std::int32_t> tokens, std::vector<Block> blocks);
+  using KvCache::restore;
 
  private:
   friend class PagedBatch;
