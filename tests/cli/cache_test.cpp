@@ -355,8 +355,9 @@ TEST_F(CacheCommand, questions_have_the_same_answers_under_every_cache_as_when_a
       EXPECT_EQ(at(lines[i], "ids").dump(), ids(all)) << kind[1] << " " << i;
     }
     EXPECT_EQ(at(at(lines[3], "cache"), "policy").as_string(), kind[1]);
-    if (kind[1] == "merged")
+    if (kind[1] == "merged") {
       EXPECT_GT(at(at(lines[3], "cache"), "reread_tokens").as_int(), 40) << "the document, twice";
+    }
   }
 }
 
