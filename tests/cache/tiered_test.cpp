@@ -62,13 +62,8 @@ std::vector<float> run(TieredCache& cache, const Step& all, std::int64_t documen
   std::vector<float> out;
   std::int64_t begin = document;
   for (const std::int64_t end : ends) {
-    const std::vector<Tensor> layers = feed_layers(cache, part(all, begin, end));
-    // Token by token, whatever the step was.
-    for (std::int64_t n = 0; n < end - begin; ++n)
-      for (const Tensor& layer : layers) {
-        const std::int64_t row = layer.elements() / layer.size(0);
-        out.insert(out.end(), layer.data<float>() + n * row, layer.data<float>() + (n + 1) * row);
-      }
+    const std::vector<float> rows = feed_by_token(cache, part(all, begin, end));
+    out.insert(out.end(), rows.begin(), rows.end());
     begin = end;
   }
   return out;
