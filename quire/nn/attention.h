@@ -44,7 +44,7 @@ class AttentionCache<Tensor> {
   /// Appends T tokens. The first call fixes B, G, K, U and the dtype (f32 or f64). Throws
   /// ArgumentError for other sizes later, and when they do not fit (with both numbers).
   void append(const Tensor& k_BTGK, const Tensor& v_BTGU);
-  /// Forgets all tokens. The room and its sizes stay, so that the next sequences need no new memory.
+  /// Forgets all tokens. The room and its sizes stay: the next sequences need no new memory.
   void clear() { length_ = 0; }
   /// Page b holds sequence b; lengths are the caller's to fill in.
   KvView view() const;
