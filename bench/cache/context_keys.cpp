@@ -62,15 +62,13 @@ class MadeUp : public ContextKeys {
     const float* topic = of(n * 7919 % topics_);
     for (std::int64_t h = 0; h < heads_.H; ++h)
       for (std::int64_t i = 0; i < heads_.K; ++i)
-        *to++ = 0.7f * noise_() +
-                (clustered_ ? topic[h / (heads_.H / heads_.G) * heads_.K + i] : 0.0f);
+        *to++ =
+            0.7f * noise_() + (clustered_ ? topic[h / (heads_.H / heads_.G) * heads_.K + i] : 0.0f);
     return out;
   }
 
  private:
-  const float* of(std::int64_t topic) const {
-    return topic_.data() + topic * heads_.G * heads_.K;
-  }
+  const float* of(std::int64_t topic) const { return topic_.data() + topic * heads_.G * heads_.K; }
   Heads heads_;
   std::int64_t topics_;
   bool clustered_;

@@ -95,10 +95,10 @@ double error(const Tensor& a, const Tensor& b) {
 /// Seconds of the exact attention of all tokens to those before them.
 double prefill_seconds(ContiguousCache& cache, ContextKeys& document, std::int64_t tokens) {
   const Tensor one = document.query(0);
-  Tensor q_NHK =
-      Tensor::empty({kPrefillQueries, one.size(1), one.size(2)}, quire::DType::kF32);
+  Tensor q_NHK = Tensor::empty({kPrefillQueries, one.size(1), one.size(2)}, quire::DType::kF32);
   for (std::int64_t n = 0; n < kPrefillQueries; ++n)
-    std::copy_n(one.data<float>(), one.elements(), q_NHK.mutable_data<float>() + n * one.elements());
+    std::copy_n(one.data<float>(), one.elements(),
+                q_NHK.mutable_data<float>() + n * one.elements());
   cache.truncate(tokens);
   const Tensor k = document.keys(0, kPrefillQueries), v = document.values(0, kPrefillQueries);
   cache.append(0, k, v);
