@@ -42,11 +42,11 @@ std::unique_ptr<ContextKeys> clustered_keys(const Heads& heads, std::int64_t tok
 ///
 /// A context longer than the texts is the texts again, one after another, as often as it takes:
 /// keys and queries are turned on from their places in the text to those in the context. That is
-/// what a model reads that begins anew with each piece, without ever going beyond the context it was
-/// trained for; a score depends on the distance alone, so that queries meet the keys of a piece as
-/// they would in a text that goes on. But for the first, pieces lack their first 16 tokens: a
-/// model's sink is there once. The context ends where the last text does, less the `steps` tokens
-/// that follow.
+/// what a model reads that begins anew with each piece, and never goes beyond the context that it
+/// was trained for; a score depends on the distance alone, so that queries meet the keys of a
+/// piece as they would in a text that goes on. But for the first, pieces lack their first 16
+/// tokens: a model's sink is there once. The context ends where the last text does, less the
+/// `steps` tokens that follow.
 class TextKeys {
  public:
   /// Throws FormatError, IoError; ArgumentError where the sizes do not fit.
