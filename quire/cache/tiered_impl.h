@@ -99,7 +99,8 @@ struct HeldTokens {
 struct TieredHead {
   std::int64_t tokens = 0;           // attended to
   std::int64_t whole = 0;            // clusters of which all tokens are
-  std::int64_t looked_at = 0;        // tokens of the shortlist
+  std::int64_t looked_at = 0;        // tokens of the shortlist,
+  std::int64_t first = 0;            // and how many those of the heads before have
   std::vector<SketchRun> runs;       // the members of its clusters,
   std::vector<std::int32_t> of_run;  // and which of the C clusters that is
   Tensor share_RL;                   // what each query of the group gives each of their tokens
@@ -111,16 +112,17 @@ struct TieredRest {
   KeyList clusters, pages;
 };
 
-/// What one query looks at: C clusters of each kv head, and L tokens at most of those of the
-/// shortlist; and what it attends to exactly.
+/// What one query looks at: C clusters of each kv head, and the tokens of those of the shortlist;
+/// and what it attends to exactly.
 struct TieredFound {
   std::vector<std::int32_t> opened_GW;  // pages of the index; empty: all
-  std::int64_t C = 0, W = 0, L = 0;
+  std::int64_t C = 0, W = 0;
   Tensor score_1HC;                   // scale · q·centroid + log n
   Tensor mass_1HC, super_mass_1HP;    // with variance, or softcapped; the latter with two levels
   Tensor rank_GC, size_GC, short_GC;  // f32, i64 and u8: whether it is on the shortlist
   std::vector<float> total_H;         // the log-sum-exp of everything, by clusters
-  Tensor rank_GL, taken_GL;           // of the tokens; f32 and u8
+  std::vector<float> rank;            // of the tokens of the shortlists, head after head
+  std::vector<std::uint8_t> is_taken;
   std::vector<TieredHead> heads_G;
 
   /// Which cluster of the index the c-th is.
@@ -135,15 +137,13 @@ struct TieredFound {
   std::span<const std::uint8_t> shortlist(std::int64_t g) const {
     return {short_GC.data<std::uint8_t>() + g * C, static_cast<std::size_t>(C)};
   }
-  /// Of the tokens of the shortlist, run after run.
-  std::span<const std::uint8_t> taken(std::int64_t g) const {
-    return {taken_GL.data<std::uint8_t>() + g * L, static_cast<std::size_t>(L)};
-  }
+  /// Of the tokens of its shortlist, run after run; 16 places more may be read.
+  const std::uint8_t* taken(std::int64_t g) const { return is_taken.data() + head(g).first; }
   /// Calls f(member) for each token that kv head g attends to exactly; member: which of all of the
   /// index.
   template <class F>
   void each_taken(std::int64_t g, F&& f) const {
-    const std::uint8_t* at = taken(g).data();
+    const std::uint8_t* at = taken(g);
     for (const SketchRun& run : head(g).runs)
       for (std::int64_t i = 0; i < run.n; ++i)
         if (*at++ != 0) f(run.begin + i);
@@ -221,6 +221,7 @@ struct TieredCache::Impl {
                               const SearchBudget& budget, const TieredPlan& plan) const;
   void choose(const TieredLayer& layer, TieredFound& found, const SearchBudget& budget,
               std::int64_t tokens, const TieredKnown& known) const;
+  void count_taken(TieredFound& found, std::int64_t g) const;
   TieredShortlist shortlist_of(const TieredFound& found) const;
   double sketched(const TieredFound& found, std::int64_t h, bool is_taken) const;
   double rest_of(const TieredFound& found, std::int64_t h) const;

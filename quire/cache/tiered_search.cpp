@@ -317,12 +317,10 @@ SearchResult TieredCache::search(std::int64_t layer, const Tensor& q_HK,
   for (std::int64_t g = 0; g < G; ++g) {
     FoundTokens& head = out.heads_G[static_cast<std::size_t>(g)];
     const std::span<const std::int32_t> all = at.index->all_members(g);
-    const float* rank = found.rank_GL.data<float>() + g * found.L;
-    for (const std::uint8_t taken :
-         found.taken(g).first(static_cast<std::size_t>(found.head(g).looked_at))) {
-      if (taken != 0) head.scores.push_back(*rank);
-      ++rank;
-    }
+    const std::uint8_t* taken = found.taken(g);
+    const float* rank = found.rank.data() + found.head(g).first;
+    for (std::int64_t i = 0; i < found.head(g).looked_at; ++i)
+      if (taken[i] != 0) head.scores.push_back(rank[i]);
     found.each_taken(g, [&](std::int64_t member) {
       head.positions.push_back(all[static_cast<std::size_t>(member)]);
     });

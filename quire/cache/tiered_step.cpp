@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
 #include <utility>
 
 #include "quire/base/thread_pool.h"
@@ -146,16 +145,21 @@ void TieredCache::Impl::add_rest(const TieredLayer& layer, const TieredFound& fo
 void TieredCache::Impl::add_sketched(const TieredFound& found, std::int64_t g, KeyList& to) const {
   const TieredHead& head = found.head(g);
   const std::int64_t R = head.share_RL.size(0), runs = std::ssize(head.runs);
+  const auto width = static_cast<std::size_t>(head.share_RL.size(1));
   std::vector<float> rest_RC(static_cast<std::size_t>(R * runs));
-  shares_not_taken(head.share_RL, found.taken(g), head.runs, rest_RC);
-  std::vector<std::int32_t> left;  // which clusters
-  const std::uint8_t* taken = found.taken(g).data();
+  shares_not_taken(head.share_RL, {found.taken(g), width}, head.runs, rest_RC);
+  std::vector<std::int32_t> left(static_cast<std::size_t>(runs + 1));  // which clusters
+  const std::uint8_t* taken = found.taken(g);
+  std::size_t count = 0;
   for (std::int64_t run = 0; run < runs; ++run) {
     const std::int64_t n = head.runs[static_cast<std::size_t>(run)].n;
-    if (std::accumulate(taken, taken + n, std::int64_t{0}) < n)
-      left.push_back(static_cast<std::int32_t>(run));
+    std::uint8_t all = 1;
+    for (std::int64_t i = 0; i < n; ++i) all &= taken[i];
+    left[count] = static_cast<std::int32_t>(run);
+    count += all ^ 1u;
     taken += n;
   }
+  left.resize(count);
   for (const std::int32_t run : left)
     to.add(g, found.cluster(g, head.of_run[static_cast<std::size_t>(run)]));
   for (std::int64_t r = 0; r < R; ++r) {
@@ -200,15 +204,18 @@ void TieredCache::Impl::add_pages(const TieredLayer& layer, const TieredFound& f
 AttentionResult TieredCache::Impl::attend_row(TieredLayer& layer, const Tensor& q_1HK,
                                               std::int64_t end) {
   TieredKnown known;
-  const TieredFound found = find(layer, q_1HK, end, spec.budget, known);
+  TieredFound found = find(layer, q_1HK, end, spec.budget, known);
   HeldKeys tokens = selected_keys(layer, found);
   const std::int64_t G = layer.spec.G, estimates = spec.estimate ? G : 0;
   TieredRest rest{{G, found.C, layer.spec.H}, {G, layer.index->pages(), layer.spec.H}};
   thread_pool().run(estimates + (disk == nullptr ? G : 0), [&](std::int64_t piece) {
     if (piece >= estimates) return list_tokens(layer, found, piece - estimates, tokens.list);
+    count_taken(found, piece);
     add_rest(layer, found, piece, rest);
     if (!found.opened_GW.empty()) add_closed(layer, found, piece, rest.pages);
   });
+  if (estimates == 0)
+    for (std::int64_t g = 0; g < G; ++g) count_taken(found, g);
   std::vector<ListedKeys> lists{tokens.keys()};
   if (spec.estimate) lists.push_back(rest.clusters.keys(layer.index->all_clusters()));
   if (spec.estimate) lists.push_back(rest.pages.keys(layer.index->supers()));

@@ -101,15 +101,21 @@ void TieredCache::Impl::list_tokens(const TieredLayer& layer, const TieredFound&
   const TokenRows& rows = layer.rows;
   const std::int32_t* all = layer.index->all_members(g).data();
   std::int32_t* slot = to.slots(g);
-  found.each_taken(g, [&](std::int64_t member) { *slot++ = rows.place(all[member]); });
+  const std::uint8_t* taken = found.taken(g);
+  // (Without a branch for each token: which are taken cannot be foretold.)
+  for (const SketchRun& run : found.head(g).runs)
+    for (std::int64_t i = 0; i < run.n; ++i) {
+      *slot = rows.place(all[run.begin + i]);
+      slot += *taken++;
+    }
   to.set_length(g, slot - to.slots(g));
 }
 
 HeldKeys TieredCache::Impl::selected_keys(TieredLayer& layer, const TieredFound& found) const {
   std::int64_t most = 0;
-  for (const TieredHead& head : found.heads_G) most = std::max(most, head.tokens);
+  for (const TieredHead& head : found.heads_G) most = std::max(most, head.looked_at);
   const std::int64_t G = layer.spec.G;
-  HeldKeys out{KeyList(G, most), {}, {}};
+  HeldKeys out{KeyList(G, most + 1), {}, {}};
   if (disk == nullptr) {
     out.rows = layer.rows.view(2 * layer.rows.slots());
     return out;

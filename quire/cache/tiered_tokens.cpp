@@ -58,28 +58,33 @@ void TieredCache::Impl::shorten(const TieredLayer& layer, TieredFound& found,
                                    found.size_GC.view({rows, G / rows * C}), tokens)
                        .taken_GM.view({G, C});
   found.heads_G.resize(unsigned_of(G));
+  std::int64_t all = 0;
   for (std::int64_t g = 0; g < G; ++g) {
-    TieredHead& head = found.head(g);
-    const std::span<const std::uint8_t> is_short = found.shortlist(g);
+    const std::uint8_t* is_short = found.shortlist(g).data();
     const std::int64_t* size = found.sizes(g);
-    for (std::int64_t c = 0; c < C; ++c) {
-      if (is_short[unsigned_of(c)] == 0) continue;
-      head.runs.push_back({index.first_member(g, found.cluster(g, c)), size[c]});
-      head.of_run.push_back(static_cast<std::int32_t>(c));
-      head.looked_at += size[c];
-    }
-    found.L = std::max(found.L, head.looked_at + kBehind);
+    TieredHead& head = found.head(g);
+    head.first = all;
+    for (std::int64_t c = 0; c < C; ++c) head.looked_at += is_short[c] * size[c];
+    all += head.looked_at;
   }
-  found.rank_GL = Tensor::empty({G, found.L}, DType::kF32);
+  found.rank.resize(unsigned_of(all));
+  found.is_taken.resize(unsigned_of(all + kBehind));
 }
 
 /// What a kv head's queries give each token of the shortlist, by its sketch.
 void TieredCache::Impl::look_closer(const TieredLayer& layer, const Tensor& q_1HK, std::int64_t g,
                                     TieredFound& found) const {
   const ClusterIndex& index = *layer.index;
-  const std::int64_t G = layer.spec.G, R = layer.spec.H / G, K = layer.spec.K, L = found.L;
+  const std::int64_t G = layer.spec.G, R = layer.spec.H / G, K = layer.spec.K;
   const AttentionSpec& attention = layer.spec.attention;
   TieredHead& head = found.head(g);
+  const std::uint8_t* is_short = found.shortlist(g).data();
+  const std::int64_t* size = found.sizes(g);
+  for (std::int64_t c = 0; c < found.C; ++c) {
+    if (is_short[c] == 0) continue;
+    head.runs.push_back({index.first_member(g, found.cluster(g, c)), size[c]});
+    head.of_run.push_back(static_cast<std::int32_t>(c));
+  }
   const std::int64_t runs = std::ssize(head.runs), n = head.looked_at;
   std::vector<float> mean_RC;
   mean_RC.reserve(unsigned_of(R * runs));
@@ -87,6 +92,7 @@ void TieredCache::Impl::look_closer(const TieredLayer& layer, const Tensor& q_1H
     for (const std::int32_t c : head.of_run)
       mean_RC.push_back(found.score_1HC.data<float>()[h * found.C + c] -
                         index.bias()[unsigned_of(found.cluster(g, c) * G + g)]);
+  const std::int64_t L = n + kBehind;
   head.share_RL = Tensor::empty({R, L}, DType::kF32);
   sketch_scores(index.sketches(g), {head.runs, mean_RC},
                 q_1HK.slice(1, g * R, (g + 1) * R).view({R, K}), attention.scale, head.share_RL);
@@ -97,7 +103,7 @@ void TieredCache::Impl::look_closer(const TieredLayer& layer, const Tensor& q_1H
         x = static_cast<float>(cap * std::tanh(double{x} / cap));
   shares_of_scores(head.share_RL,
                    std::span(found.total_H).subspan(unsigned_of(g * R), unsigned_of(R)),
-                   {found.rank_GL.mutable_data<float>() + g * L, unsigned_of(n)});
+                   std::span(found.rank).subspan(unsigned_of(head.first), unsigned_of(n)));
 }
 
 TieredShortlist TieredCache::Impl::shortlist_of(const TieredFound& found) const {
@@ -125,39 +131,38 @@ std::int64_t TieredCache::Impl::tokens_to_take(const TieredLayer& layer, const T
 void TieredCache::Impl::choose(const TieredLayer& layer, TieredFound& found,
                                const SearchBudget& budget, std::int64_t tokens,
                                const TieredKnown& known) const {
-  const std::int64_t G = layer.spec.G, R = layer.spec.H / G, L = found.L;
-  const float* rank_GL = std::as_const(found.rank_GL).data<float>();
-  if (budget.mass >= 0) {
-    found.taken_GL = Tensor::zeros({G, L}, DType::kU8);
-    for (std::int64_t g = 0; g < G; ++g) {
-      // All of it, as the sketches have it.
-      std::vector<double> hot_R, whole_R;
-      for (std::int64_t h = g * R; h < (g + 1) * R; ++h) {
-        const double whole = log_add(double{known.lse_1H.data<float>()[h]}, rest_of(found, h));
-        hot_R.push_back(std::exp(double{known.hot.lse_NH.data<float>()[h]} - whole));
-        whole_R.push_back(std::exp(whole - double{found.total_H[unsigned_of(h)]}));
-      }
-      take_mass(found.head(g), rank_GL + g * L, {hot_R, whole_R}, budget,
-                found.taken_GL.mutable_data<std::uint8_t>() + g * L);
+  const std::int64_t G = layer.spec.G, R = layer.spec.H / G;
+  const std::span<const float> rank(found.rank);
+  const std::span<std::uint8_t> taken(found.is_taken);
+  for (std::int64_t g = 0; g < G && budget.mass >= 0; ++g) {
+    // All of it, as the sketches have it.
+    TakenMass mass;
+    for (std::int64_t h = g * R; h < (g + 1) * R; ++h) {
+      const double whole = log_add(double{known.lse_1H.data<float>()[h]}, rest_of(found, h));
+      mass.has_R.push_back(std::exp(double{known.hot.lse_NH.data<float>()[h]} - whole));
+      mass.whole_R.push_back(std::exp(whole - double{found.total_H[unsigned_of(h)]}));
     }
-  } else {
-    const std::int64_t rows = budget.read >= 0 ? 1 : G;
-    Tensor one_GL = Tensor::zeros({G, L}, DType::kI64);
-    for (std::int64_t g = 0; g < G; ++g)
-      std::fill_n(one_GL.mutable_data<std::int64_t>() + g * L, found.head(g).looked_at, 1);
-    found.taken_GL = select_clusters(found.rank_GL.view({rows, G / rows * L}),
-                                     one_GL.view({rows, G / rows * L}), tokens)
-                         .taken_GM.view({G, L});
+    const auto first = unsigned_of(found.head(g).first);
+    take_mass(found.head(g), rank.data() + first, mass, budget, taken.data() + first);
   }
-  for (std::int64_t g = 0; g < G; ++g) {
-    TieredHead& head = found.head(g);
-    const std::uint8_t* taken = found.taken(g).data();
-    for (const SketchRun& run : head.runs) {
-      const std::int64_t of_run = std::accumulate(taken, taken + run.n, std::int64_t{0});
-      head.tokens += of_run;
-      head.whole += of_run == run.n ? 1 : 0;
-      taken += run.n;
-    }
+  if (budget.mass >= 0) return;
+  if (budget.read >= 0) return select_best(rank, tokens, taken.first(rank.size()));
+  for (const TieredHead& head : found.heads_G) {
+    const std::size_t first = unsigned_of(head.first), n = unsigned_of(head.looked_at);
+    select_best(rank.subspan(first, n), tokens, taken.subspan(first, n));
+  }
+}
+
+/// How many tokens and whole clusters a kv head took.
+void TieredCache::Impl::count_taken(TieredFound& found, std::int64_t g) const {
+  TieredHead& head = found.head(g);
+  const std::uint8_t* taken = found.taken(g);
+  for (const SketchRun& run : head.runs) {
+    std::int64_t of_run = 0;
+    for (std::int64_t i = 0; i < run.n; ++i) of_run += taken[i];
+    head.tokens += of_run;
+    head.whole += of_run == run.n ? 1 : 0;
+    taken += run.n;
   }
 }
 
@@ -166,11 +171,11 @@ void TieredCache::Impl::choose(const TieredLayer& layer, TieredFound& found,
 double TieredCache::Impl::sketched(const TieredFound& found, std::int64_t h, bool is_taken) const {
   const std::int64_t R = std::ssize(found.total_H) / std::ssize(found.heads_G), g = h / R;
   const TieredHead& head = found.head(g);
-  const float* share = head.share_RL.data<float>() + h % R * found.L;
+  const float* share = head.share_RL.data<float>() + h % R * head.share_RL.size(1);
   double sum = 0;
-  const std::span<const std::uint8_t> taken = found.taken(g);
+  const std::uint8_t* taken = found.taken(g);
   for (std::int64_t i = 0; i < head.looked_at; ++i)
-    if ((taken[unsigned_of(i)] != 0) == is_taken) sum += double{share[i]};
+    if ((taken[i] != 0) == is_taken) sum += double{share[i]};
   return std::log(sum) + double{found.total_H[unsigned_of(h)]};
 }
 

@@ -24,7 +24,9 @@ QUIRE_INLINE void score_run(const SketchScores& a, std::int64_t row, std::int64_
   const SketchRun& run = a.runs[c];
   for (std::int64_t i = 0; i < run.n; i += 16) {
     I32 sums[static_cast<std::size_t>(T)][4];
+#pragma GCC unroll 4
     for (int t = 0; t < T; ++t)
+#pragma GCC unroll 4
       for (int l = 0; l < 4; ++l) sums[t][l] = set1_i32(0);
     for (std::int64_t s = 0; s < a.spans; ++s) {
       const std::uint8_t* codes = a.codes[s] + 16 * (run.begin + i);
@@ -37,13 +39,16 @@ QUIRE_INLINE void score_run(const SketchScores& a, std::int64_t row, std::int64_
                               two_bits<3>(four)};
 #pragma GCC unroll 4
         for (int j = 0; j < 4; ++j)
+#pragma GCC unroll 4
           for (int t = 0; t < T; ++t)
             sums[t][l] = dot4(sums[t][l], part[j], load_bytes(q + t * step + kSpan * j));
       }
     }
     const F32 scale = load_bf16(a.scale + run.begin + i);
+#pragma GCC unroll 4
     for (int t = 0; t < T; ++t) {
       F32 parts[4];
+#pragma GCC unroll 4
       for (int l = 0; l < 4; ++l) parts[l] = to_f32(sums[t][l]);
       const std::int64_t r = row + t;
       const F32 whole = add(turn_quads(add_quarters(parts)), set1(a.offset_R[r]));
@@ -55,8 +60,15 @@ QUIRE_INLINE void score_run(const SketchScores& a, std::int64_t row, std::int64_
 
 template <int T>
 void score_rows(const SketchScores& a, std::int64_t row) {
+  constexpr std::int64_t kAhead = 4;  // runs between asking for codes and using them
   std::int64_t at = 0;
   for (std::int64_t c = 0; c < a.count; ++c) {
+    if (c + kAhead < a.count) {
+      const SketchRun& next = a.runs[c + kAhead];
+      prefetch(a.scale + next.begin);
+      for (std::int64_t i = 0; i < next.n; i += 4)
+        for (std::int64_t s = 0; s < a.spans; ++s) prefetch(a.codes[s] + 16 * (next.begin + i));
+    }
     score_run<T>(a, row, c, at);
     at += a.runs[c].n;
   }

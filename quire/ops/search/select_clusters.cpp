@@ -30,4 +30,11 @@ Selection select_clusters(const Tensor& rank_GM, const Tensor& size_GM,
   return out;
 }
 
+void select_best(std::span<const float> rank, std::int64_t count, std::span<std::uint8_t> taken) {
+  QUIRE_CHECK(rank.size() == taken.size() && std::ssize(rank) < (std::int64_t{1} << 24),
+              "rank has ", rank.size(), " numbers, and taken ", taken.size());
+  QUIRE_CHECK(count >= 0, "count is ", count);
+  kernel::select_best_cpu(rank.data(), std::ssize(rank), count, taken.data());
+}
+
 }  // namespace quire

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "quire/tensor/tensor.h"
 
@@ -22,5 +23,9 @@ struct Selection {
 /// Throws  ArgumentError on shapes, dtypes and negative numbers.
 /// Order   bits do not depend on threads; the time is proportional to M.
 Selection select_clusters(const Tensor& rank_GM, const Tensor& size_GM, std::int64_t budget_tokens);
+
+/// Marks the `count` best (1, else 0), of equal ones the first; NaN ranks with −∞. All of them,
+/// where there are no more. In the calling thread. Throws ArgumentError on sizes, fewer than 2^24.
+void select_best(std::span<const float> rank, std::int64_t count, std::span<std::uint8_t> taken);
 
 }  // namespace quire

@@ -15,6 +15,7 @@ struct SelectClusters {
   std::int64_t G, M, budget;
 };
 void select_clusters_cpu(const SelectClusters& args);
+void select_best_cpu(const float* rank, std::int64_t n, std::int64_t count, std::uint8_t* taken);
 
 /// The sizes of all whose rank is at least `least`, added up: exact below 2^24. n is a multiple of
 /// 64; no rank is NaN.

@@ -1,5 +1,6 @@
 #include "quire/ops/search/select_clusters.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -61,6 +62,32 @@ TEST(SelectClusters, EqualsTheSort) {
       }
     }
   }
+}
+
+TEST(SelectClusters, TheBestOfManyAreThoseOfTheSort) {
+  Rng rng(5);
+  for (const std::int64_t n : {0, 1, 15, 64, 65, 1000}) {
+    for (int round = 0; round < 20; ++round) {
+      std::vector<float> rank;
+      const bool ties = round % 2 == 0;
+      for (std::int64_t i = 0; i < n; ++i)
+        rank.push_back(ties ? static_cast<float>(rng.below(9)) : rng.normal());
+      if (n > 20) rank[7] = std::numeric_limits<float>::quiet_NaN();
+      for (const std::int64_t count : {std::int64_t{0}, n / 3, n - 1, n, n + 4}) {
+        if (count < 0) continue;
+        std::vector<std::uint8_t> found(rank.size(), 9);
+        select_best(rank, count, found);
+        const std::vector<std::int64_t> one(rank.size(), 1);
+        std::vector<float> plain = rank;
+        for (float& x : plain)
+          if (x != x) x = -kInfinity;
+        ASSERT_EQ(found, ref::select(plain, one, std::min(count, n))) << n << " " << count;
+      }
+    }
+  }
+  std::vector<std::uint8_t> few(2);
+  EXPECT_THAT(message_of([&] { select_best(std::vector<float>(3), 1, few); }),
+              testing::HasSubstr("rank has 3 numbers, and taken 2"));
 }
 
 TEST(SelectClusters, MoreMembersThanAFloatCountsAreCountedAsWell) {
