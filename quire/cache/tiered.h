@@ -28,7 +28,7 @@ struct SearchBudget {
 
 /// Zones, index and budget of a TieredCache.
 struct TieredSpec {
-  SearchBudget budget = {.read = 0.25};
+  SearchBudget budget = {.read = 0.17};
   std::int64_t sinks = 16;     // a multiple of 16
   std::int64_t recent = 64;    // at least
   std::int64_t staging = 256;  // tokens that are indexed together, a multiple of 16
