@@ -53,7 +53,7 @@ struct Piece {
 class Run {
  public:
   explicit Run(const AttentionForward& args)
-      : a_(args), group_(args.H / args.kv.G), width_(state_width(args.kv.U)) {
+      : a_(args), group_(args.H / args.kv.G), width_((args.kv.U + 15) / 16 * 16) {
     const std::int64_t widest = std::max(args.kv.K, width_);
     tile_rows_ = widest <= 128 ? kTileRows : kTileRows / 4 * 3;
     for (std::int64_t b = 0; b < a_.B; ++b)

@@ -15,7 +15,7 @@ namespace quire::kernel {
 /// division.
 static inline void finish_rows(const AttentionForward& a, const AttentionRows& rows,
                                const SoftmaxState& state) {
-  const std::int64_t group = a.H / a.kv.G, width = state_width(a.kv.U);
+  const std::int64_t group = a.H / a.kv.G, width = (a.kv.U + 15) / 16 * 16;
   std::vector<float> nothing(a.spec.sink_H == nullptr ? 0 : static_cast<std::size_t>(width), 0.0f);
   for (std::int64_t r = 0; r < (rows.last - rows.first) * group; ++r) {
     const std::int64_t h = rows.g * group + r % group;

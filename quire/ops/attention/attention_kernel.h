@@ -58,14 +58,8 @@ struct MergeAttention {
 void merge_attention_cpu(const MergeAttention<float>& args);
 void merge_attention_cpu(const MergeAttention<double>& args);
 
-/// Floats from one row of a state's output to the next: U rounded up to 16, and 16 more where rows
-/// would lie 1 KiB or a multiple of it apart and so share a few lines of the cache.
-constexpr std::int64_t state_width(std::int64_t U) {
-  const std::int64_t width = (U + 15) / 16 * 16;
-  return width % 256 == 0 ? width + 16 : width;
-}
-
-/// Running softmax of R rows: maximum, sum, and the unnormalised output, state_width(U) apart.
+/// Running softmax of R rows: maximum, sum, and the unnormalised output with rows of `width` floats
+/// (U rounded up to 16).
 struct SoftmaxState {
   float* max_R;
   float* sum_R;
@@ -100,7 +94,6 @@ QUIRE_DECLARE_KERNEL(bool, attention_heads, const AttentionForward& args, const 
                      const SoftmaxState* states, std::int64_t heads, std::int64_t chunk,
                      float* scratch)
 /// Merges the state of a later chunk into `into`, which may be empty (max −inf): exact there.
-/// Rows have `width` floats.
 QUIRE_DECLARE_KERNEL(void, merge_states, const SoftmaxState& into, const SoftmaxState& later,
                      std::int64_t rows, std::int64_t width)
 /// out[0, U) = state / sum of one row; zeros when the row saw no key.

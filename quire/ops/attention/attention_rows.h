@@ -22,7 +22,7 @@ struct Job {
   TileMemory memory;
   float* scores;   // [rows, 64]: scores, then weights
   float* rescale;  // [rows]: what the earlier output is multiplied by
-  std::int64_t group, count, width, state_step;
+  std::int64_t group, count, width;
   KeyRange keys;         // positions of the sequence's keys
   std::int64_t T;        // queries of the sequence
   bool plain;            // scores are scale · q·k
@@ -178,7 +178,7 @@ static void weigh_columns(const Job& job, const Tile& tile, std::int64_t row, La
   Accumulators<R, P> acc;
   for (int r = 0; r < R; ++r) {
     w[r] = job.scores + (row + r) * kTileKeys;
-    const float* out = job.state.out_RU + (row + r) * job.state_step + u;
+    const float* out = job.state.out_RU + (row + r) * job.width + u;
     const F32 factor = set1(job.rescale[row + r]);
     for (int p = 0; p < P; ++p) acc[r][p] = mul(load(out + 16 * p), factor);
   }
@@ -197,7 +197,7 @@ static void weigh_columns(const Job& job, const Tile& tile, std::int64_t row, La
   }
   for (int r = 0; r < R; ++r)
     for (int p = 0; p < P; ++p)
-      store(job.state.out_RU + (row + r) * job.state_step + u + 16 * p, acc[r][p]);
+      store(job.state.out_RU + (row + r) * job.width + u + 16 * p, acc[r][p]);
 }
 
 /// The same sums for a row whose tile holds values that are not finite. Where a bias or a mask may
@@ -208,7 +208,7 @@ static void weigh_one_by_one(const Job& job, const Tile& tile, std::int64_t row,
   const float* w = job.scores + row * kTileKeys;
   const std::int64_t step = tile.v_step_bytes,
                      column = u / 64 * tile.v_block_bytes + u % 64 * Form::kColumnBytes;
-  float* out = job.state.out_RU + row * job.state_step + u;
+  float* out = job.state.out_RU + row * job.width + u;
   F32 acc = mul(load(out), set1(job.rescale[row]));
   for (int i = range.begin / 2 * 2; i < (range.end + 1) / 2 * 2; ++i) {
     const int lane = i ^ Form::kFirst;

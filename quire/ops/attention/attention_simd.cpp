@@ -189,7 +189,7 @@ bool attention_heads(const AttentionForward& args, const AttentionRows* rows,
                      float* scratch) {
   const KvView& kv = args.kv;
   const std::int64_t group = args.H / kv.G, count = (rows->last - rows->first) * group,
-                     width = (kv.U + 15) / 16 * 16, step = state_width(kv.U);
+                     width = (kv.U + 15) / 16 * 16;
   float* at = aligned(scratch);
   const auto take = [&](std::int64_t n) {
     float* out = at;
@@ -215,7 +215,6 @@ bool attention_heads(const AttentionForward& args, const AttentionRows* rows,
                group,
                count,
                width,
-               step,
                {start, start + view_length(kv, b, rows[h].g)},
                args.start_J[b + 1] - args.start_J[b],
                is_plain(args),
@@ -229,7 +228,7 @@ bool attention_heads(const AttentionForward& args, const AttentionRows* rows,
       states[h].max_R[r] = kMinusInfinity;
       states[h].sum_R[r] = 0;
     }
-    __builtin_memset(states[h].out_RU, 0, static_cast<std::size_t>(count * step) * sizeof(float));
+    __builtin_memset(states[h].out_RU, 0, static_cast<std::size_t>(count * width) * sizeof(float));
   }
   const bool one_query = rows->last - rows->first == 1;
   bool any = false;

@@ -34,7 +34,7 @@ class Run {
       : own_(args),
         all_(args),
         group_(args.H / args.kv.G),
-        width_(state_width(args.kv.U)),
+        width_((args.kv.U + 15) / 16 * 16),
         chunks_(shared / kChunkKeys),
         length_(shared) {
     // The queries of all sequences as those of one, which has the shared keys and sees all of them.

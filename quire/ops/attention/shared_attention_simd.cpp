@@ -72,7 +72,7 @@ struct Ahead {
 struct Work {
   const SharedChunk& a;
   const KvView& kv;
-  std::int64_t rows, width, state_step, K;
+  std::int64_t rows, width, K;
   std::int64_t sixteens;  // rows, whole sixteens of them
   // Elements (pairs of them) of 64 keys; of the values of all tiles, as value_offset() says.
   float *k = nullptr, *v = nullptr;
@@ -183,11 +183,11 @@ QUIRE_INLINE void weigh_values(const Work& work, std::int64_t row, std::int64_t 
     multiply<Form, R, P>(acc, w, work.values(tile) + value_offset(0, u, kSteps), kSteps);
     ahead.fetch(R);
   }
-  float* out = work.a.state.out_RU + row * work.state_step + u;
+  float* out = work.a.state.out_RU + row * work.width + u;
 #pragma GCC unroll 6
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) store(out + r * work.state_step + 16 * p, acc[r][p]);
+    for (int p = 0; p < P; ++p) store(out + r * work.width + 16 * p, acc[r][p]);
 }
 
 /// The tile of pairs where the cache holds keys in blocks and values in rows of whole vectors.
@@ -300,9 +300,6 @@ void attend_chunk(const Work& work) {
   for (; u + 64 <= work.width; u += 64) columns(u, Constant<4>{});
   for (; u + 32 <= work.width; u += 32) columns(u, Constant<2>{});
   for (; u < work.width; u += 16) columns(u, Constant<1>{});
-  if (work.state_step == work.width) return;
-  for (std::int64_t row = 0; row < work.rows; ++row)
-    store(a.state.out_RU + row * work.state_step + work.width, zero());
 }
 
 float* next_line(float* p) {
@@ -331,7 +328,7 @@ void shared_chunk(const SharedChunk& args) {
     at += n;
     return out;
   };
-  Work work{args, kv, args.rows, width, state_width(kv.U), kv.K, sixteens};
+  Work work{args, kv, args.rows, width, kv.K, sixteens};
   work.k = take(kTileKeys * kv.K);
   work.v = take(kTiles * work.tile_floats());
   work.scores = take(kTileKeys * sixteens);
