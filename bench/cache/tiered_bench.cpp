@@ -1,12 +1,24 @@
 // The attention of one decode step over a long context: the tiered cache beside the full one, on
-// keys in topics (as documents have them) and on keys without any order.
+// keys of real text, on keys in topics and on keys without any order (context_keys.h says how each
+// is made).
 //
-//   bench_tiered [TOKENS…] [--heads H G K] [--budget N | --share P] [--opened N]
-//                [--two-levels N] [--steps N] [--threads N] [--random] [--no-full]
+//   bench_tiered [TOKENS…] [--qkv DUMP]… [--rope-theta X] [--keys KIND]… [--heads H G K]
+//                [--budget N | --share P] [--opened N] [--two-levels N] [--steps N] [--threads N]
+//                [--no-full]
 //
-// Prints a line for each number of tokens: milliseconds for a step of each cache (the lower
-// quartile of queries that ask for different topics), bytes that it reads, the error of the
-// output, and what building the index took.
+// DUMP is what `quire eval MODEL --file TEXT --tokens 8193 --positions 1 --cache full --tasks none
+// --layers 2,7,12,17,22,27 --dump-qkv DUMP` wrote of SmolLM2-135M (theta 100000, the default): its
+// 3 kv heads of 64 in 6 layers are enough for 8 of 128. Several texts follow one another, the
+// first one again after the last, turned to their new positions. KIND is text (needs DUMP),
+// clustered or random; default all that there is.
+//
+// Prints a line for each kind and number of tokens: milliseconds for a step of each cache
+// (medians, the two in turn), bytes that it reads, the error of the output, the attention that was
+// covered by its own estimate, and what building the index took: also as a share of the attention
+// of the prefill, that is of the same layer's exact attention of all tokens to those before them.
+// (That is measured at the end of the context, 128 queries at once, and counted by half for each
+// token, since the first meet few keys. A model's prefill has its matrix products besides.) Then
+// what grew from the first number of tokens to the last.
 
 #include <algorithm>
 #include <chrono>
@@ -14,90 +26,44 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "bench/cache/context_keys.h"
+#include "quire/base/error.h"
 #include "quire/base/thread_pool.h"
 #include "quire/cache/contiguous.h"
 #include "quire/cache/tiered.h"
-#include "quire/tensor/rng.h"
 
 namespace {
 
 using quire::Tensor;
+using quire::bench::ContextKeys;
+using quire::bench::Heads;
+using quire::bench::TextKeys;
 using quire::cache::ContiguousCache;
 using quire::cache::KvCache;
 using quire::cache::LayerSpec;
 using quire::cache::TieredCache;
 using quire::cache::TieredSpec;
 
+constexpr std::int64_t kPrefillQueries = 128;
+
 struct Options {
-  std::int64_t H = 32, G = 8, K = 128;
+  Heads heads;
   std::vector<std::int64_t> tokens;
+  std::vector<std::string> dumps, kinds;
+  double theta = 100000;
   TieredSpec spec;
   std::int64_t steps = 30;
-  bool random = false, full = true;
+  bool full = true;
 };
 
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
-
-/// Sums of uniform numbers: fast, and near enough to normal ones.
-class Noise {
- public:
-  explicit Noise(std::uint64_t seed) : state_(seed * 2 + 1) {}
-  float operator()() {
-    state_ = state_ * 6364136223846793005u + 1442695040888963407u;
-    const auto a = static_cast<std::uint32_t>(state_ >> 32);
-    return (static_cast<float>(a & 0xffff) + static_cast<float>(a >> 16) - 65535.0f) / 26755.0f;
-  }
-
- private:
-  std::uint64_t state_;
-};
-
-/// Tokens come in runs of 24 that share a topic; a topic comes back again and again.
-class Document {
- public:
-  Document(const Options& o, std::int64_t tokens)
-      : o_(o), topics_(std::max<std::int64_t>(16, tokens / 256)), noise_(1) {
-    topic_.resize(static_cast<std::size_t>(topics_ * o.G * o.K));
-    for (float& x : topic_) x = noise_();
-  }
-  Tensor keys(std::int64_t first, std::int64_t N) {
-    Tensor out = Tensor::empty({N, o_.G, o_.K}, quire::DType::kF32);
-    float* to = out.mutable_data<float>();
-    for (std::int64_t n = first; n < first + N; ++n) {
-      const float* topic = of(n / 24 * 2654435761 % topics_);
-      for (std::int64_t i = 0; i < o_.G * o_.K; ++i)
-        *to++ = o_.random ? noise_() : topic[i] + 0.7f * noise_();
-    }
-    return out;
-  }
-  Tensor values(std::int64_t N) {
-    Tensor out = Tensor::empty({N, o_.G, o_.K}, quire::DType::kF32);
-    float* to = out.mutable_data<float>();
-    for (std::int64_t i = 0; i < out.elements(); ++i) to[i] = noise_();
-    return out;
-  }
-  Tensor query(std::int64_t n) {
-    Tensor out = Tensor::empty({1, o_.H, o_.K}, quire::DType::kF32);
-    float* to = out.mutable_data<float>();
-    const float* topic = of(n * 7919 % topics_);
-    for (std::int64_t h = 0; h < o_.H; ++h)
-      for (std::int64_t i = 0; i < o_.K; ++i)
-        *to++ = 0.7f * noise_() + (o_.random ? 0 : topic[h / (o_.H / o_.G) * o_.K + i]);
-    return out;
-  }
-
- private:
-  const float* of(std::int64_t topic) const { return topic_.data() + topic * o_.G * o_.K; }
-  const Options& o_;
-  std::int64_t topics_;
-  Noise noise_;
-  std::vector<float> topic_;
-};
 
 /// One token more: seconds of append and attend together.
 double step(KvCache& cache, const Tensor& q, const Tensor& k, const Tensor& v, Tensor& out) {
@@ -109,9 +75,9 @@ double step(KvCache& cache, const Tensor& q, const Tensor& k, const Tensor& v, T
   return seconds;
 }
 
-/// The middle one, unless others use the machine: then a low one is nearer the truth.
-double typical(std::vector<double> x) {
-  const auto at = x.begin() + static_cast<std::ptrdiff_t>(x.size() / 4);
+double median(std::vector<double> x) {
+  if (x.empty()) return 0;
+  const auto at = x.begin() + static_cast<std::ptrdiff_t>(x.size() / 2);
   std::nth_element(x.begin(), at, x.end());
   return *at;
 }
@@ -126,30 +92,53 @@ double error(const Tensor& a, const Tensor& b) {
   return std::sqrt(off / size);
 }
 
-void measure(const Options& o, std::int64_t tokens) {
+/// Seconds of the exact attention of all tokens to those before them.
+double prefill_seconds(ContiguousCache& cache, ContextKeys& document, std::int64_t tokens) {
+  const Tensor one = document.query(0);
+  Tensor q_NHK = Tensor::empty({kPrefillQueries, one.size(1), one.size(2)}, quire::DType::kF32);
+  for (std::int64_t n = 0; n < kPrefillQueries; ++n)
+    std::copy_n(one.data<float>(), one.elements(),
+                q_NHK.mutable_data<float>() + n * one.elements());
+  cache.truncate(tokens);
+  const Tensor k = document.keys(0, kPrefillQueries), v = document.values(0, kPrefillQueries);
+  cache.append(0, k, v);
+  std::vector<double> seconds;
+  for (int i = 0; i < 3; ++i) {
+    const double start = now();
+    static_cast<void>(cache.attend(0, q_NHK));
+    seconds.push_back(now() - start);
+  }
+  return median(seconds) * static_cast<double>(tokens) / static_cast<double>(kPrefillQueries) / 2;
+}
+
+struct Figures {
+  double full_ms = 0, tiered_ms = 0, read = 0;
+};
+
+Figures measure(const Options& o, const char* kind, ContextKeys& document, std::int64_t tokens) {
   constexpr std::int64_t kChunk = 4096;
-  const std::int64_t steps = o.steps;
-  LayerSpec layer{o.H, o.G, o.K, o.K, {}};
+  const std::int64_t steps = o.steps, capacity = tokens + std::max(steps, kPrefillQueries);
+  LayerSpec layer{o.heads.H, o.heads.G, o.heads.K, o.heads.K, {}};
   layer.attention.alignment = quire::Alignment::kBottomRight;
-  TieredCache tiered({layer}, o.spec, tokens + steps, quire::DType::kF16);
-  ContiguousCache full({layer}, tokens + steps, quire::DType::kF16);
-  Document document(o, tokens);
+  TieredCache tiered({layer}, o.spec, capacity, quire::DType::kF16);
+  ContiguousCache full({layer}, capacity, quire::DType::kF16);
   for (std::int64_t at = 0; at < tokens; at += kChunk) {
     const std::int64_t N = std::min(kChunk, tokens - at);
-    const Tensor k = document.keys(at, N), v = document.values(N);
+    const Tensor k = document.keys(at, N), v = document.values(at, N);
     for (KvCache* cache : {static_cast<KvCache*>(&tiered), static_cast<KvCache*>(&full)}) {
       if (cache == &full && !o.full) continue;
       cache->append(0, k, v);
       cache->advance(N);
     }
   }
-  double start = now();
+  const double start = now();
   tiered.build();
   const double build = now() - start;
   std::vector<double> tiered_s, full_s;
   double off = 0, read = 0, mass = 0;
   for (std::int64_t n = 0; n < steps; ++n) {
-    const Tensor q = document.query(n), k = document.keys(tokens + n, 1), v = document.values(1);
+    const Tensor q = document.query(n), k = document.keys(tokens + n, 1),
+                 v = document.values(tokens + n, 1);
     Tensor a, b;
     tiered_s.push_back(step(tiered, q, k, v, a));
     read += static_cast<double>(tiered.report().bytes_read) / static_cast<double>(steps);
@@ -158,14 +147,31 @@ void measure(const Options& o, std::int64_t tokens) {
     full_s.push_back(step(full, q, k, v, b));
     off += error(a, b) / static_cast<double>(steps);
   }
-  const double full_ms = o.full ? 1e3 * typical(full_s) : 0, tiered_ms = 1e3 * typical(tiered_s);
+  const Figures out{1e3 * median(full_s), 1e3 * median(tiered_s), read};
+  const double prefill = o.full ? prefill_seconds(full, document, tokens) : 0;
   const auto all = static_cast<double>(tokens * tiered.bytes_per_token());
   std::printf(
-      "%8lld tokens  full %8.3f ms  tiered %7.3f ms  %5.1f x  read %6.2f MB = %5.1f %%  "
-      "error %.4f  mass %.3f  built in %.2f s\n",
-      static_cast<long long>(tokens), full_ms, tiered_ms, full_ms / tiered_ms, read / 1e6,
-      100 * read / all, off, mass, build);
+      "%-9s %8lld tokens  full %8.3f ms  tiered %7.3f ms  %5.1f x  read %6.2f MB = %5.1f %%  "
+      "error %.4f  mass %.3f  built in %.2f s = %.1f %% of %.1f s\n",
+      kind, static_cast<long long>(tokens), out.full_ms, out.tiered_ms, out.full_ms / out.tiered_ms,
+      read / 1e6, 100 * read / all, off, mass, build, prefill > 0 ? 100 * build / prefill : 0,
+      prefill);
   std::fflush(stdout);
+  return out;
+}
+
+void measure_kind(const Options& o, const std::string& kind, const TextKeys* text) {
+  std::vector<Figures> all;
+  for (const std::int64_t tokens : o.tokens) {
+    const auto document = kind == "text"     ? text->context(tokens, o.steps)
+                          : kind == "random" ? quire::bench::random_keys(o.heads, tokens)
+                                             : quire::bench::clustered_keys(o.heads, tokens);
+    all.push_back(measure(o, kind.c_str(), *document, tokens));
+  }
+  if (all.size() < 2) return;
+  std::printf("%-9s %lld to %lld tokens: time %.2f x, bytes %.2f x\n", kind.c_str(),
+              static_cast<long long>(o.tokens.front()), static_cast<long long>(o.tokens.back()),
+              all.back().tiered_ms / all.front().tiered_ms, all.back().read / all.front().read);
 }
 
 Options parse(int argc, char** argv) {
@@ -173,11 +179,18 @@ Options parse(int argc, char** argv) {
   o.spec.budget = {.tokens = 1024};
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];
-    const auto next = [&] { return i + 1 < argc ? std::atoll(argv[++i]) : 0; };
+    const auto text = [&] { return std::string(i + 1 < argc ? argv[++i] : ""); };
+    const auto next = [&] { return std::atoll(text().c_str()); };
     if (word == "--heads") {
-      o.H = next();
-      o.G = next();
-      o.K = next();
+      o.heads.H = next();
+      o.heads.G = next();
+      o.heads.K = next();
+    } else if (word == "--qkv") {
+      o.dumps.push_back(text());
+    } else if (word == "--rope-theta") {
+      o.theta = std::atof(text().c_str());
+    } else if (word == "--keys") {
+      o.kinds.push_back(text());
     } else if (word == "--budget") {
       o.spec.budget = {.tokens = next()};
     } else if (word == "--share") {
@@ -190,25 +203,43 @@ Options parse(int argc, char** argv) {
       o.steps = std::max<std::int64_t>(1, next());
     } else if (word == "--threads") {
       quire::set_threads(static_cast<int>(std::max<std::int64_t>(1, next())));
-    } else if (word == "--random") {
-      o.random = true;
     } else if (word == "--no-full") {
       o.full = false;
     } else {
       o.tokens.push_back(std::atoll(word.c_str()));
+      QUIRE_CHECK(o.tokens.back() > 0, word, " is neither an option nor a number of tokens");
     }
   }
   if (o.tokens.empty()) o.tokens = {8192, 32768, 131072, 262144};
+  if (o.kinds.empty()) {
+    if (!o.dumps.empty()) o.kinds.push_back("text");
+    o.kinds.insert(o.kinds.end(), {"clustered", "random"});
+  }
+  for (const std::string& kind : o.kinds)
+    QUIRE_CHECK(kind == "clustered" || kind == "random" || (kind == "text" && !o.dumps.empty()),
+                "--keys ", kind, ": it is clustered, random, or (with --qkv) text");
   return o;
+}
+
+int run(const Options& o) {
+  std::unique_ptr<TextKeys> text;
+  if (!o.dumps.empty()) text = std::make_unique<TextKeys>(o.dumps, o.heads, o.theta);
+  std::printf("%lld query heads, %lld kv heads, d %lld, f16, %d threads\n",
+              static_cast<long long>(o.heads.H), static_cast<long long>(o.heads.G),
+              static_cast<long long>(o.heads.K), quire::thread_pool().threads());
+  if (text != nullptr)
+    std::printf("texts of %lld tokens together\n", static_cast<long long>(text->tokens()));
+  for (const std::string& kind : o.kinds) measure_kind(o, kind, text.get());
+  return 0;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  const Options o = parse(argc, argv);
-  std::printf("%lld query heads, %lld kv heads, d %lld, f16, %d threads, %s keys\n",
-              static_cast<long long>(o.H), static_cast<long long>(o.G), static_cast<long long>(o.K),
-              quire::thread_pool().threads(), o.random ? "random" : "clustered");
-  for (const std::int64_t tokens : o.tokens) measure(o, tokens);
-  return 0;
+  try {
+    return run(parse(argc, argv));
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "error: %s\n", error.what());
+    return 1;
+  }
 }
