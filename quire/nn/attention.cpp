@@ -303,10 +303,9 @@ template <class Value>
 Value GroupedQueryAttention<Value>::attended(const Value& x_BTD, AttentionCache<Value>* cache,
                                              Sees sees) const {
   const Projected p = project(x_BTD);
-  const bool first = cache == nullptr || cache->length() == 0;
-  if (cache != nullptr) cache->append(p.k_BTGK, p.v_BTGK);
-  // What nothing stands before needs no cache to be read, and its rows are read faster.
-  if (first) return attend(p.q_NHK, p.k_BTGK, p.v_BTGK, sees);
+  if (cache == nullptr) return attend(p.q_NHK, p.k_BTGK, p.v_BTGK, sees);
+  // Also where nothing stands before these tokens: its blocks of keys are read where they lie.
+  cache->append(p.k_BTGK, p.v_BTGK);
   return attend(p.q_NHK, value_of(x_BTD).size(1), *cache, sees);
 }
 

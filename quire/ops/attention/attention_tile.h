@@ -60,8 +60,17 @@ struct Place {
   std::int64_t page, slot;
 };
 
+/// The number in its sequence of the page that holds a slot. (A division of 32 bits takes half the
+/// time of one of 64.)
+QUIRE_INLINE std::int64_t page_number(const KvView& kv, std::int64_t slot) {
+  const auto low = static_cast<std::uint32_t>(slot), page = static_cast<std::uint32_t>(kv.Z);
+  if (low == static_cast<std::uint64_t>(slot) && page == static_cast<std::uint64_t>(kv.Z))
+    return low / page;
+  return slot / kv.Z;
+}
+
 QUIRE_INLINE Place place_of(const KvView& kv, std::int64_t b, std::int64_t g, std::int64_t slot) {
-  const std::int64_t w = slot / kv.Z;
+  const std::int64_t w = page_number(kv, slot);
   return {page_at(kv, b, g, w), slot - w * kv.Z};
 }
 
@@ -273,11 +282,13 @@ QUIRE_INLINE bool find_runs(const KvView& kv, std::int64_t b, std::int64_t g,
                             std::int64_t first_slot, int lanes, Runs& runs) {
   if (first_slot < 0 || first_slot % 16 != 0) return false;
   const std::int64_t bytes = unit_bytes(kv.dtype);
-  Place at{0, kv.Z};
-  for (int p = 0; p < 4; ++p, at.slot += 16) {
+  // One division for all four: the next runs lie in the same page or begin the one behind it.
+  const std::int64_t w = page_number(kv, first_slot);
+  Place at{page_at(kv, b, g, w), first_slot - w * kv.Z};
+  for (int p = 0, behind = 0; p < 4; ++p, at.slot += 16) {
     if (16 * p < lanes && at.slot + 16 > kv.Z) {
-      at = place_of(kv, b, g, first_slot + 16 * p);
-      if (at.slot + 16 > kv.Z) return false;
+      if (at.slot != kv.Z) return false;
+      at = {page_at(kv, b, g, w + ++behind), 0};
     }
     // Past the end anything will do: those lanes are masked.
     const Place in = 16 * p < lanes ? at : Place{at.page, 0};
