@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <ctime>
 
 #include "cli/commands.h"
@@ -44,10 +45,19 @@ std::int64_t remove_leftovers() {
   return static_cast<std::int64_t>(removed);
 }
 
+/// The files of the folder, but for caches that are being saved.
+std::vector<FolderEntry> finished_files() {
+  std::vector<FolderEntry> out = file_ops().list(saved_caches_folder());
+  const auto is_temporary = [](const FolderEntry& e) {
+    return !target_of_temporary(e.name).empty();
+  };
+  out.erase(std::remove_if(out.begin(), out.end(), is_temporary), out.end());
+  return out;
+}
+
 std::vector<Row> rows() {
   std::vector<Row> out;
-  for (const FolderEntry& entry : file_ops().list(saved_caches_folder())) {
-    if (!target_of_temporary(entry.name).empty()) continue;  // a cache that is being saved
+  for (const FolderEntry& entry : finished_files()) {
     Row row{entry, {}, false};
     const std::string path = saved_caches_folder() + "/" + entry.name;
     try {
@@ -134,8 +144,7 @@ int verify(std::vector<std::string> names, const Common& common) {
     }
   };
   if (names.empty()) {
-    for (const FolderEntry& entry : file_ops().list(saved_caches_folder())) {
-      if (!target_of_temporary(entry.name).empty()) continue;
+    for (const FolderEntry& entry : finished_files()) {
       const std::string path = saved_caches_folder() + "/" + entry.name;
       attempt(path, [&] {
         if (begins_as_saved_cache(path)) {

@@ -136,6 +136,12 @@ QUIRE_INLINE F32 add_quads(const F32* x) {
   return {halves(halves(x[0].v, x[1].v), halves(x[2].v, x[3].v))};
 }
 
+/// Lane 4i + j is lane 4j + i of x.
+QUIRE_INLINE F32 turn_quads(F32 x) {
+  const __m512i order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
+  return {_mm512_permutexvar_ps(order, x.v)};
+}
+
 QUIRE_INLINE F32 load_f16(const void* p) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)))};
 }
@@ -252,6 +258,11 @@ QUIRE_INLINE Bytes load_bytes(const void* p) { return {_mm512_loadu_si512(p)}; }
 QUIRE_INLINE void store_bytes(void* p, Bytes x) { _mm512_storeu_si512(p, x.v); }
 QUIRE_INLINE Bytes low_nibbles(Bytes x) { return {_mm512_and_si512(x.v, _mm512_set1_epi8(15))}; }
 QUIRE_INLINE Bytes high_nibbles(Bytes x) { return low_nibbles({_mm512_srli_epi16(x.v, 4)}); }
+/// Bits 2J and 2J + 1 of each byte.
+template <int J>
+QUIRE_INLINE Bytes two_bits(Bytes x) {
+  return {_mm512_and_si512(_mm512_srli_epi16(x.v, 2 * J), _mm512_set1_epi8(3))};
+}
 /// The same 4 bytes 16 times.
 QUIRE_INLINE Bytes repeat4(const void* p) {
   std::int32_t word;

@@ -150,6 +150,14 @@ QUIRE_INLINE F32 add_quads(const F32* x) {
   return load(to);
 }
 
+QUIRE_INLINE F32 turn_quads(F32 x) {
+  float from[16], to[16];
+  store(from, x);
+  for (int i = 0; i < 4; ++i)
+    for (int j = 0; j < 4; ++j) to[4 * i + j] = from[4 * j + i];
+  return load(to);
+}
+
 /// 16 numbers of 16 bits, widened.
 QUIRE_INLINE Words read_halves(const void* p) {
   using Narrow = std::uint16_t __attribute__((vector_size(32)));
@@ -253,6 +261,11 @@ QUIRE_INLINE Bytes low_nibbles(Bytes x) {
 }
 QUIRE_INLINE Bytes high_nibbles(Bytes x) {
   for (int i = 0; i < 64; ++i) x.v[i] = static_cast<std::uint8_t>(x.v[i] >> 4);
+  return x;
+}
+template <int J>
+QUIRE_INLINE Bytes two_bits(Bytes x) {
+  for (int i = 0; i < 64; ++i) x.v[i] = x.v[i] >> (2 * J) & 3;
   return x;
 }
 QUIRE_INLINE Bytes repeat4(const void* p) {

@@ -52,6 +52,19 @@ struct Squares {
   std::vector<double> column_K, cluster_M;
 };
 
+/// Token i of a head, widened.
+void read_key(const KvView& tokens, std::int64_t g, std::int64_t i, float* key_K) {
+  const std::int64_t page = kernel::page_at(tokens, 0, g, i / tokens.Z), slot = i % tokens.Z;
+  const std::int64_t at = kernel::slot_offset(tokens.k_strides, tokens.k_layout, page, slot, g);
+  const float scale = kv_scale_bytes(tokens.dtype) == 0
+                          ? 1.0f
+                          : tokens.k_scale_PZG[(page * tokens.Z + slot) * tokens.G + g];
+  kv_widen_row(tokens.dtype,
+               static_cast<const std::byte*>(tokens.k_pages) +
+                   at * static_cast<std::int64_t>(size_of(tokens.dtype)),
+               tokens.K, scale, key_K);
+}
+
 Squares squares_of(const KvView& tokens, const Clusters& clusters, std::int64_t g) {
   const std::int64_t n = clusters.member_GN.size(1);
   const auto* group = clusters.group_GS.data<std::int64_t>() + g * clusters.group_GS.size(1);
@@ -59,15 +72,7 @@ Squares squares_of(const KvView& tokens, const Clusters& clusters, std::int64_t 
               std::vector<double>(static_cast<std::size_t>(clusters.groups))};
   std::vector<float> key(static_cast<std::size_t>(tokens.K));
   for (std::int64_t i = 0; i < n; ++i) {
-    const std::int64_t page = kernel::page_at(tokens, 0, g, i / tokens.Z), slot = i % tokens.Z;
-    const std::int64_t at = kernel::slot_offset(tokens.k_strides, tokens.k_layout, page, slot, g);
-    const float scale = kv_scale_bytes(tokens.dtype) == 0
-                            ? 1.0f
-                            : tokens.k_scale_PZG[(page * tokens.Z + slot) * tokens.G + g];
-    kv_widen_row(tokens.dtype,
-                 static_cast<const std::byte*>(tokens.k_pages) +
-                     at * static_cast<std::int64_t>(size_of(tokens.dtype)),
-                 tokens.K, scale, key.data());
+    read_key(tokens, g, i, key.data());
     double sum = 0;
     for (std::size_t k = 0; k < key.size(); ++k) {
       const double square = double{key[k]} * double{key[k]};
@@ -108,7 +113,9 @@ ClusterIndex::ClusterIndex(const LayerSpec& spec, std::int64_t capacity, std::in
       member_(static_cast<std::size_t>(spec.G)),
       start_(static_cast<std::size_t>(spec.G), {0}),
       filled_(static_cast<std::size_t>(spec.G)),
-      profile_(static_cast<std::size_t>(spec.G * spec.K)) {}
+      profile_(static_cast<std::size_t>(spec.G * spec.K)),
+      sketches_(static_cast<std::size_t>(spec.G),
+                KeySketches(std::vector<float>(static_cast<std::size_t>(spec.K), 1.0f))) {}
 
 void ClusterIndex::add(const KvView& tokens, std::int64_t begin, std::int64_t n) {
   Found found;
@@ -137,8 +144,12 @@ void ClusterIndex::add(const KvView& tokens, std::int64_t begin, std::int64_t n)
   clusters_.write(k_NGK, v_NGU, pages_ * kPage);
   bias_.resize(static_cast<std::size_t>((pages_ * kPage + slots) * G_), kNone);
   spread_.resize(bias_.size());
+  farthest_.resize(bias_.size());
   for (std::int64_t g = 0; g < G_; ++g) add_head(found, g, begin);
-  thread_pool().run(G_, [&](std::int64_t g) { add_spread(tokens, found, g); });
+  thread_pool().run(G_, [&](std::int64_t g) {
+    add_spread(tokens, found, g);
+    add_sketches(tokens, found, g);
+  });
   add_supers(found);
   stretches_.push_back({begin, begin + n, pages_});
   pages_ += found.pages;
@@ -193,6 +204,44 @@ void ClusterIndex::add_spread(const KvView& tokens, const Found& found, std::int
     profile[k] = sum > 0 ? static_cast<float>(within[k] / sum * static_cast<double>(K_)) : 1.0f;
 }
 
+/// The keys beside their centroids as those are stored.
+void ClusterIndex::add_sketches(const KvView& tokens, const Found& found, std::int64_t g) {
+  constexpr float kLeastWeight = 0.05f;  // of a number that hardly differs in the keys of a cluster
+  KeySketches& sketches = sketches_[static_cast<std::size_t>(g)];
+  const auto K = static_cast<std::size_t>(K_);
+  if (stretches_.empty()) {
+    std::vector<float> weight(K);
+    for (std::size_t k = 0; k < K; ++k)
+      weight[k] = std::max(kLeastWeight, std::sqrt(profile(g)[k]));
+    sketches = KeySketches(weight);
+  }
+  const std::int64_t n = found.clusters.member_GN.size(1), slots = found.pages * kPage;
+  const auto* members = found.clusters.member_GN.data<std::int64_t>() + g * n;
+  const auto* starts = found.clusters.start_GJ.data<std::int64_t>() + g * (found.M + 1);
+  std::vector<float> mean(K * static_cast<std::size_t>(slots)),
+      value(static_cast<std::size_t>(U_ * slots));
+  clusters_.widen(g, pages_ * kPage, slots, mean.data(), value.data());
+  Tensor rest_NK = Tensor::empty({n, K_}, DType::kF32);
+  float* rest = rest_NK.mutable_data<float>();
+  for (std::int64_t place = 0; place < slots; ++place) {
+    const std::int64_t m = found.at(g, place);
+    if (m < 0) continue;
+    const float* centroid = mean.data() + place * K_;
+    float& farthest = farthest_[static_cast<std::size_t>((pages_ * kPage + place) * G_ + g)];
+    farthest = 0;
+    for (std::int64_t i = starts[m]; i < starts[m + 1]; ++i, rest += K_) {
+      read_key(tokens, g, members[i], rest);
+      float square = 0;
+      for (std::size_t k = 0; k < K; ++k) {
+        rest[k] -= centroid[k];
+        square += rest[k] * rest[k];
+      }
+      farthest = std::max(farthest, square / static_cast<float>(K_));
+    }
+  }
+  sketches.add(rest_NK);
+}
+
 /// The mean of the tokens of each page.
 void ClusterIndex::add_supers(const Found& found) {
   Tensor k_NGK = Tensor::zeros({found.pages, G_, K_}, DType::kF32);
@@ -236,10 +285,12 @@ std::int64_t ClusterIndex::drop_behind(std::int64_t end) {
   const auto slots = static_cast<std::size_t>(pages_ * kPage), G = static_cast<std::size_t>(G_);
   bias_.resize(slots * G);
   spread_.resize(slots * G);
+  farthest_.resize(slots * G);
   super_bias_.resize(static_cast<std::size_t>(pages_) * G);
   for (std::size_t g = 0; g < G; ++g) {
     start_[g].resize(slots + 1);
     member_[g].resize(start_[g].back());
+    sketches_[g].truncate(start_[g].back());
     filled_[g] = 0;
     for (std::size_t m = 0; m < slots; ++m) filled_[g] += start_[g][m + 1] > start_[g][m] ? 1 : 0;
   }
@@ -269,7 +320,7 @@ KvView ClusterIndex::supers() const {
 
 std::int64_t ClusterIndex::key_bytes() const {
   return row_bytes(dtype_, K_) +
-         static_cast<std::int64_t>(2 * sizeof(float) + sizeof(std::uint32_t));
+         static_cast<std::int64_t>(3 * sizeof(float) + sizeof(std::uint32_t));
 }
 
 std::int64_t ClusterIndex::value_bytes() const { return row_bytes(dtype_, U_); }
@@ -277,7 +328,8 @@ std::int64_t ClusterIndex::value_bytes() const { return row_bytes(dtype_, U_); }
 std::int64_t ClusterIndex::bytes() const {
   const std::int64_t places = pages_ * kPage + pages_;
   return G_ * (places * (key_bytes() + value_bytes()) +
-               tokens() * static_cast<std::int64_t>(sizeof(std::int32_t)));
+               tokens() * (static_cast<std::int64_t>(sizeof(std::int32_t)) +
+                           KeySketches::bytes_per_key(K_)));
 }
 
 }  // namespace quire::cache

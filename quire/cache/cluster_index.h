@@ -6,6 +6,7 @@
 
 #include "quire/cache/kv_store.h"
 #include "quire/ops/search/cluster_keys.h"
+#include "quire/ops/search/key_sketches.h"
 
 namespace quire::cache {
 
@@ -52,6 +53,8 @@ class ClusterIndex {
   /// How far apart the keys of each cluster are, [clusters, G]: the variance of their numbers,
   /// which lies in the K numbers of a key as the head's profile says (its mean is 1).
   std::span<const float> spread() const { return spread_; }
+  /// The same of the one key of each cluster that is farthest from its centroid.
+  std::span<const float> farthest() const { return farthest_; }
   std::span<const float> profile(std::int64_t g) const {
     return std::span(profile_).subspan(static_cast<std::size_t>(g * K_),
                                        static_cast<std::size_t>(K_));
@@ -68,12 +71,20 @@ class ClusterIndex {
   std::span<const std::int32_t> all_members(std::int64_t g) const {
     return member_[static_cast<std::size_t>(g)];
   }
+  /// Where the members of a cluster stand among those.
+  std::int64_t first_member(std::int64_t g, std::int64_t m) const {
+    return start_[static_cast<std::size_t>(g)][static_cast<std::size_t>(m)];
+  }
+  /// What the keys of all members are beside their centroid, in the same order.
+  const KeySketches& sketches(std::int64_t g) const {
+    return sketches_[static_cast<std::size_t>(g)];
+  }
   /// Clusters of a head that have members.
   std::int64_t clusters_of(std::int64_t g) const { return filled_[static_cast<std::size_t>(g)]; }
 
-  /// Of all heads: centroids, mean values, biases, supers, and which tokens are members.
+  /// Of all heads: centroids, mean values, biases, supers, sketches, and which tokens are members.
   std::int64_t bytes() const;
-  /// A centroid with its bias, its spread and where its members stand, of one head; and a mean
+  /// A centroid with its bias, its spreads and where its members stand, of one head; and a mean
   /// value.
   std::int64_t key_bytes() const;
   std::int64_t value_bytes() const;
@@ -85,17 +96,19 @@ class ClusterIndex {
   struct Found;  // the clusters of a new stretch
   void add_head(const Found& found, std::int64_t g, std::int64_t begin);
   void add_spread(const KvView& tokens, const Found& found, std::int64_t g);
+  void add_sketches(const KvView& tokens, const Found& found, std::int64_t g);
   void add_supers(const Found& found);
 
   std::int64_t G_, K_, U_, pages_ = 0;
   ClusterSpec spec_;
   DType dtype_;
   KvStore clusters_, supers_;
-  std::vector<float> bias_, spread_, super_bias_;  // [slots, G]
-  std::vector<std::vector<std::int32_t>> member_;  // per head: cluster after cluster
-  std::vector<std::vector<std::uint32_t>> start_;  // per head: [clusters + 1]
-  std::vector<std::int64_t> filled_;               // per head
-  std::vector<float> profile_;                     // [G, K]
+  std::vector<float> bias_, spread_, farthest_, super_bias_;  // [slots, G]
+  std::vector<std::vector<std::int32_t>> member_;             // per head: cluster after cluster
+  std::vector<std::vector<std::uint32_t>> start_;             // per head: [clusters + 1]
+  std::vector<std::int64_t> filled_;                          // per head
+  std::vector<float> profile_;                                // [G, K]
+  std::vector<KeySketches> sketches_;                         // per head, as member_
   std::vector<Stretch> stretches_;
 };
 

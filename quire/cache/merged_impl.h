@@ -93,11 +93,13 @@ struct MergedCache::Impl {
   void merge_all();
   /// The attention by which keys are judged, [G, S].
   Tensor scores(MergedLayer& layer) const;
-  /// Entries of each head of these layers, which have `each` on average.
+  /// Entries of each head of these layers, which have `each` on average; mass_GS: scores() of each
+  /// layer.
   std::vector<std::vector<std::int64_t>> share(std::span<MergedLayer* const> of,
+                                               std::span<const Tensor> mass_GS,
                                                std::int64_t each) const;
   MergeSource source_of(const MergedLayer& layer) const;
-  MergeSource reading(MergedLayer& layer) const;
+  MergeSource reading(MergedLayer& layer, const Tensor& mass_GS) const;
   MergeSource stream(MergedLayer& layer) const;
   void merge(MergedLayer& layer, const MergeSource& from) const;
   void put_kept(MergedLayer& layer, const Tensor& k_NGK, const Tensor& v_NGU) const;

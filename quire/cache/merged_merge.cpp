@@ -140,11 +140,11 @@ Tensor MergedCache::Impl::scores(MergedLayer& layer) const {
   return mass_GS;
 }
 
-MergeSource MergedCache::Impl::reading(MergedLayer& layer) const {
+MergeSource MergedCache::Impl::reading(MergedLayer& layer, const Tensor& mass_GS) const {
   MergeSource out = source_of(layer);
   const std::int64_t G = layer.spec.G, S = layer.length;
   std::fill_n(out.count_GS.mutable_data<float>(), G * S, 1.0f);
-  out.mass_GS = scores(layer);
+  out.mass_GS = mass_GS;
   for (std::int64_t g = 0; g < G; ++g) {
     auto* position = out.position_GS.mutable_data<std::int64_t>() + g * S;
     std::iota(position, position + S, 0);
@@ -206,6 +206,7 @@ void MergedCache::Impl::merge(MergedLayer& layer, const MergeSource& from) const
 }
 
 std::vector<std::vector<std::int64_t>> MergedCache::Impl::share(std::span<MergedLayer* const> of,
+                                                                std::span<const Tensor> mass_GS,
                                                                 std::int64_t each) const {
   const std::int64_t S = length;
   struct Key {
@@ -225,10 +226,9 @@ std::vector<std::vector<std::int64_t>> MergedCache::Impl::share(std::span<Merged
   }
   if (left == 0) return size;
   thread_pool().run(std::ssize(of), [&](std::int64_t l) {
-    const Tensor mass_GS = scores(*of[at(l)]);
     const std::int64_t M = entries_of(*of[at(l)], each);
-    for (std::int64_t g = 0; g < mass_GS.size(0); ++g) {
-      const std::span<const float> mass(mass_GS.data<float>() + g * S, at(S));
+    for (std::int64_t g = 0; g < of[at(l)]->spec.G; ++g) {
+      const std::span<const float> mass(mass_GS[at(l)].data<float>() + g * S, at(S));
       std::vector<bool> has(at(S));
       for (const std::int32_t s :
            best_positions(mass, size[at(l)][at(g)], options.sinks, recent_of(options, M)))
@@ -265,10 +265,12 @@ void MergedCache::Impl::merge_all() {
     QUIRE_CHECK(M >= floor, "a budget of ", budget_tokens, " tokens of ", length, " leaves ", M,
                 " entries; a merge needs at least ", floor);
   }
-  const std::vector<std::vector<std::int64_t>> size = share(of, each);
+  std::vector<Tensor> mass_GS(of.size());
+  thread_pool().run(std::ssize(of), [&](std::int64_t i) { mass_GS[at(i)] = scores(*of[at(i)]); });
+  const std::vector<std::vector<std::int64_t>> size = share(of, mass_GS, each);
   thread_pool().run(std::ssize(of), [&](std::int64_t i) {
     MergedLayer& layer = *of[at(i)];
-    MergeSource from = reading(layer);
+    MergeSource from = reading(layer, mass_GS[at(i)]);
     from.size_G = size[at(i)];
     from.even = entries_of(layer, each);
     const float* mass = from.mass_GS.data<float>();

@@ -23,8 +23,8 @@ void check_spec(const TieredSpec& spec) {
               "; it must be a multiple of 16, and not 0");
   QUIRE_CHECK(spec.recent >= 1 && spec.recent < (1 << 24), "spec.recent is ", spec.recent,
               "; it must be at least 1");
-  QUIRE_CHECK(spec.estimate >= 0 && spec.estimate <= 1, "spec.estimate is ", spec.estimate,
-              "; it may be 0 to 1");
+  QUIRE_CHECK(spec.shortlist >= 1 && spec.shortlist <= (1 << 20), "spec.shortlist is ",
+              spec.shortlist, "; it may be 1 to 2^20");
   QUIRE_CHECK(spec.own_values >= 0 && spec.own_values <= 1, "spec.own_values is ", spec.own_values,
               "; it may be 0 to 1");
   QUIRE_CHECK(spec.opened >= 0 && spec.two_levels_from >= 0, "spec.opened is ", spec.opened,

@@ -32,13 +32,17 @@ struct TieredSpec {
   std::int64_t sinks = 16;     // a multiple of 16
   std::int64_t recent = 64;    // at least
   std::int64_t staging = 256;  // tokens that are indexed together, a multiple of 16
-  ClusterSpec clusters = {.tokens_per_cluster = 8};  // twice as many from 65,536 tokens on
-  /// The part of the clusters that were not selected, by rank, which is estimated: 1 all of them,
-  /// as long as there are two levels also those that were not looked at; 0 none.
-  double estimate = 1;
-  /// The best part of the clusters that were looked at and not selected, which is estimated with
-  /// mean values of their own; the others of a super-cluster stand together, with its mean value.
-  double own_values = 0.25;
+  ClusterSpec clusters = {.tokens_per_cluster = 16};  // twice as many from 65,536 tokens on
+  /// The tokens of the best clusters are looked at one by one, in two bits a number: so many times
+  /// what the budget takes.
+  std::int64_t shortlist = 5;
+  /// Whether what was not selected is estimated: clusters that were looked at and, as long as there
+  /// are two levels, those that were not. Else it is dropped.
+  bool estimate = true;
+  /// What was not selected of the shortlist is estimated with the mean values of its clusters, and
+  /// so is this part of the other clusters that were looked at, the best; what is left of a
+  /// super-cluster stands together, with its mean value.
+  double own_values = 0;
   /// From so many indexed tokens on, clusters are looked for in two levels: of the super-clusters
   /// (16 clusters each) this many are opened for a kv head, or more where the budget asks for it.
   /// 0: three quarters as many bytes of the index as the budget has of keys and values.
@@ -62,7 +66,7 @@ struct TieredFigures {
   std::int64_t estimated = 0;    // clusters and super-clusters
   std::int64_t bytes_hot = 0;    // read: keys and values of hot zones, and what was not offloaded
   std::int64_t bytes_slow = 0;   // read: keys and values that were offloaded
-  std::int64_t bytes_index = 0;  // read: centroids, mean values, biases, lists of members
+  std::int64_t bytes_index = 0;  // read: centroids, sketches, mean values, lists of members
   std::int64_t bytes_offloaded = 0;  // stored there
   double mass_exact = 1;  // of the attention, by the estimate; mean over layers and heads
   double mass_estimated = 0;
@@ -71,8 +75,8 @@ struct TieredFigures {
 /// What search() found for one kv head.
 struct FoundTokens {
   std::vector<std::int32_t> positions;  // cluster after cluster, the best cluster not first
-  std::vector<float> scores;  // of each: what one of its cluster is estimated to receive from the
-                              // heads of the group, whose attention adds up to 1 each
+  std::vector<float> scores;  // of each: what it is estimated to receive from the heads of the
+                              // group, whose attention adds up to 1 each
 };
 
 /// What search() found.
@@ -88,8 +92,9 @@ struct SearchResult {
 /// calls it) clusters what was read, but for the sinks and the last tokens, per kv head. From there
 /// on a query attends
 ///
-///   exactly    to sinks, staging, recent tokens, and the clusters that search() finds for it
-///   estimated  to all other clusters: mean key, mean value, bias log n
+///   exactly    to sinks, staging, recent tokens, and the tokens that search() finds for it
+///   estimated  to all others: by their sketches, where their cluster was looked into, with its
+///              mean value; else by mean key, mean value, log n and variance of their cluster
 ///
 /// merged by their log-sum-exp; nothing is left out silently. Tokens that follow are recent, then
 /// in staging; when that is full it is clustered, too. Which tokens are in which zone depends on
@@ -111,7 +116,8 @@ struct SearchResult {
 ///           tokens lie.
 /// Memory    each query by itself: a table of what it attends to. Address range for twice the
 ///           capacity.
-/// Source    RetroInfer 2025 (zones, segmented clustering); Multipole 2025 (estimate of all).
+/// Source    RetroInfer 2025 (zones, segmented clustering); Multipole 2025 (estimate of all);
+///           sketches: quire/ops/search/key_sketches.h.
 class TieredCache : public KvCache {
  public:
   /// kv: f32, bf16, f16 or i8. Throws ArgumentError (sizes, dtype, spec, a memory limit as

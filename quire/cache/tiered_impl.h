@@ -1,8 +1,8 @@
 #pragma once
 
 // What a TieredCache is made of; tiered.cpp has what it promises, tiered_search.cpp which clusters
-// a query attends to exactly, tiered_step.cpp the attention of each query, tiered_storage.cpp where
-// the tokens are.
+// a query looks at, tiered_tokens.cpp which of their tokens it attends to exactly, tiered_step.cpp
+// the attention of each query, tiered_storage.cpp where the tokens are.
 
 #include <cstdint>
 #include <memory>
@@ -68,9 +68,15 @@ class KeyList {
 };
 
 /// What a budget comes to for a query: pages of the index to open and tokens of the context to
-/// attend to exactly, for each kv head.
+/// attend to exactly, for each kv head; of a budget of bytes also how many there are for both, of
+/// all kv heads (else −1).
 struct TieredPlan {
-  std::int64_t pages = 0, tokens = 0;
+  std::int64_t pages = 0, tokens = 0, bytes = -1;
+};
+
+/// What is looked at token by token, of a kv head.
+struct TieredShortlist {
+  double tokens = 0, clusters = 0;
 };
 
 /// Keys that are listed, and the hold on the memory where they lie.
@@ -89,9 +95,14 @@ struct HeldTokens {
   std::optional<TieredPages::Reading> reading;
 };
 
-/// What a kv head attends to exactly.
+/// What a kv head attends to exactly, and what it looked at token by token.
 struct TieredHead {
-  std::int64_t tokens = 0, clusters = 0;
+  std::int64_t tokens = 0;           // attended to
+  std::int64_t whole = 0;            // clusters of which all tokens are
+  std::int64_t looked_at = 0;        // tokens of the shortlist
+  std::vector<SketchRun> runs;       // the members of its clusters,
+  std::vector<std::int32_t> of_run;  // and which of the C clusters that is
+  Tensor share_RL;                   // what each query of the group gives each of their tokens
 };
 
 /// What a query does not attend to exactly: clusters that were not taken, and pages, not opened or
@@ -100,13 +111,16 @@ struct TieredRest {
   KeyList clusters, pages;
 };
 
-/// What one query looks at, C clusters of each kv head, and what it attends to exactly.
+/// What one query looks at: C clusters of each kv head, and L tokens at most of those of the
+/// shortlist; and what it attends to exactly.
 struct TieredFound {
   std::vector<std::int32_t> opened_GW;  // pages of the index; empty: all
-  std::int64_t C = 0, W = 0;
-  Tensor mass_1HC, super_mass_1HP;            // the latter with two levels
-  Tensor rank_GC, size_GC, taken_GC;          // f32, i64 and u8
-  const std::uint8_t* taken_flags = nullptr;  // those of taken_GC
+  std::int64_t C = 0, W = 0, L = 0;
+  Tensor score_1HC;                   // scale · q·centroid + log n
+  Tensor mass_1HC, super_mass_1HP;    // with variance, or softcapped; the latter with two levels
+  Tensor rank_GC, size_GC, short_GC;  // f32, i64 and u8: whether it is on the shortlist
+  std::vector<float> total_H;         // the log-sum-exp of everything, by clusters
+  Tensor rank_GL, taken_GL;           // of the tokens; f32 and u8
   std::vector<TieredHead> heads_G;
 
   /// Which cluster of the index the c-th is.
@@ -116,8 +130,24 @@ struct TieredFound {
     return opened_GW[static_cast<std::size_t>(g * W + c / page)] * page + c % page;
   }
   const TieredHead& head(std::int64_t g) const { return heads_G[static_cast<std::size_t>(g)]; }
+  TieredHead& head(std::int64_t g) { return heads_G[static_cast<std::size_t>(g)]; }
   const std::int64_t* sizes(std::int64_t g) const { return size_GC.data<std::int64_t>() + g * C; }
-  bool taken(std::int64_t g, std::int64_t c) const { return taken_flags[g * C + c] != 0; }
+  std::span<const std::uint8_t> shortlist(std::int64_t g) const {
+    return {short_GC.data<std::uint8_t>() + g * C, static_cast<std::size_t>(C)};
+  }
+  /// Of the tokens of the shortlist, run after run.
+  std::span<const std::uint8_t> taken(std::int64_t g) const {
+    return {taken_GL.data<std::uint8_t>() + g * L, static_cast<std::size_t>(L)};
+  }
+  /// Calls f(member) for each token that kv head g attends to exactly; member: which of all of the
+  /// index.
+  template <class F>
+  void each_taken(std::int64_t g, F&& f) const {
+    const std::uint8_t* at = taken(g).data();
+    for (const SketchRun& run : head(g).runs)
+      for (std::int64_t i = 0; i < run.n; ++i)
+        if (*at++ != 0) f(run.begin + i);
+  }
 };
 
 /// Which clusters of those that a kv head looked at stand with their page: 0 of a mask, else −inf;
@@ -136,6 +166,8 @@ struct TieredKnown {
 
 /// log(e^a + e^b)
 double log_add(double a, double b);
+/// A score that was not softcapped when its centroid was scored; log n comes on top.
+float capped(float mass, float log_count, double softcap);
 void check_budget(const SearchBudget& budget);
 
 struct TieredCache::Impl {
@@ -166,17 +198,32 @@ struct TieredCache::Impl {
   std::int64_t pages_to_open(const TieredLayer& layer, std::int64_t budget_tokens) const;
   double index_bytes_of_page(const TieredLayer& layer) const;
   /// Bytes of the index that a query reads, members aside.
-  std::int64_t index_bytes_read(const TieredLayer& layer, std::int64_t open) const;
+  std::int64_t index_bytes_read(const TieredLayer& layer, std::int64_t open,
+                                const TieredShortlist& of) const;
   void look(const TieredLayer& layer, const Tensor& q_1HK, TieredFound& found,
             TieredKnown& known) const;
   void open_best(const TieredLayer& layer, std::int64_t g, TieredFound& found,
                  TieredKnown& known) const;
+  struct OpenedClusters;
+  OpenedClusters opened(const TieredLayer& layer, std::int64_t g, TieredFound& found) const;
   void rank(const TieredLayer& layer, const Tensor& q_1HK, std::int64_t g, TieredFound& found,
             const TieredKnown& known) const;
-  void choose(const TieredLayer& layer, TieredFound& found, const SearchBudget& budget,
-              std::int64_t budget_tokens, const TieredKnown& known) const;
   TieredFound find(TieredLayer& layer, const Tensor& q_1HK, std::int64_t end,
                    const SearchBudget& budget, TieredKnown& known) const;
+
+  // tiered_tokens.cpp
+  void shorten(const TieredLayer& layer, TieredFound& found, const SearchBudget& budget,
+               std::int64_t budget_tokens) const;
+  void look_closer(const TieredLayer& layer, const Tensor& q_1HK, std::int64_t g,
+                   TieredFound& found) const;
+  /// Tokens that all rows of a choice take together: of a kv head, or of all that share bytes.
+  std::int64_t tokens_to_take(const TieredLayer& layer, const TieredFound& found,
+                              const SearchBudget& budget, const TieredPlan& plan) const;
+  void choose(const TieredLayer& layer, TieredFound& found, const SearchBudget& budget,
+              std::int64_t tokens, const TieredKnown& known) const;
+  TieredShortlist shortlist_of(const TieredFound& found) const;
+  double sketched(const TieredFound& found, std::int64_t h, bool is_taken) const;
+  double rest_of(const TieredFound& found, std::int64_t h) const;
 
   // tiered_storage.cpp
   std::int64_t number_of(const TieredLayer& layer) const { return &layer - layers.data(); }
@@ -203,6 +250,7 @@ struct TieredCache::Impl {
   Tensor best_rest(const TieredFound& found, std::int64_t g, double share) const;
   void add_rest(const TieredLayer& layer, const TieredFound& found, std::int64_t g,
                 TieredRest& to) const;
+  void add_sketched(const TieredFound& found, std::int64_t g, KeyList& to) const;
   void add_own(const TieredLayer& layer, const TieredFound& found, std::int64_t g,
                std::span<const std::int32_t> own_C, KeyList& to) const;
   void add_pages(const TieredLayer& layer, const TieredFound& found, std::int64_t g,

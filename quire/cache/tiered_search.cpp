@@ -18,6 +18,11 @@ constexpr std::int64_t kLeastPages = 4;  // that are opened
 // smaller budgets it is the choice that decides.
 constexpr double kIndexPerKeys = 0.75;
 constexpr float kMostSpread = 3;  // that half a variance adds to an estimate
+// What a rank adds for the farthest key of a cluster is a tangent from there on: heads that look
+// for one earlier token (the one behind the last time this word stood there) give it a score up to
+// 4 standard deviations above the mean of its cluster.
+constexpr float kMostFar = 12;
+constexpr float kNone = -std::numeric_limits<float>::infinity();
 constexpr double kMinusInfinity = -std::numeric_limits<double>::infinity();
 
 std::span<const float> row_of(const Tensor& x_1HC, std::int64_t h) {
@@ -25,12 +30,12 @@ std::span<const float> row_of(const Tensor& x_1HC, std::int64_t h) {
   return {x_1HC.data<float>() + h * C, static_cast<std::size_t>(C)};
 }
 
-/// What a cluster can hold above the estimate of it, where half the variance x of its scores is
-/// above the most that an estimate adds: 2√(3x) − 3 behind 3, the tangent of x over the standard
-/// deviation √(2x). One key far above the others is then looked for, but what is not looked at is
-/// not estimated by it.
-float beyond_most(float half_variance) {
-  return 2 * std::sqrt(kMostSpread * std::max(kMostSpread, half_variance)) - 2 * kMostSpread;
+/// What may come on top of a score where x is half the variance: x itself up to `most`, and behind
+/// that 2√(most · x) − most, its tangent over the standard deviation. One key far above the others
+/// is then looked for.
+float highest(float half_variance, float most) {
+  if (half_variance < most) return half_variance;
+  return 2 * std::sqrt(most * half_variance) - most;
 }
 
 /// Σ w x²
@@ -59,39 +64,6 @@ void best_pages(const Tensor& mass_1RP, std::span<const float> bias_P, std::span
     if (best.taken_GM.data<std::uint8_t>()[p] != 0) to[at++] = static_cast<std::int32_t>(p);
 }
 
-/// Clusters by rank until each head of the group has the part of its attention that was asked for.
-Tensor take_mass(const Tensor& rank_1C, const Tensor& size_1C, const Tensor& mass_1RC,
-                 const Tensor& known_1R, const Tensor& hot_1R, const SearchBudget& budget) {
-  const std::int64_t R = mass_1RC.size(1), C = mass_1RC.size(2);
-  const float* rank = rank_1C.data<float>();
-  const auto* size = size_1C.data<std::int64_t>();
-  std::vector<double> total(static_cast<std::size_t>(R)), share = total;
-  for (std::int64_t r = 0; r < R; ++r) {
-    const auto at = static_cast<std::size_t>(r);
-    total[at] = log_add(double{known_1R.data<float>()[r]}, log_sum_exp(row_of(mass_1RC, r)));
-    share[at] = std::exp(double{hot_1R.data<float>()[r]} - total[at]);
-  }
-  std::vector<std::int64_t> order(static_cast<std::size_t>(C));
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(),
-                   [&](std::int64_t a, std::int64_t b) { return rank[a] > rank[b]; });
-  Tensor taken = Tensor::zeros({1, C}, DType::kU8);
-  std::int64_t tokens = 0;
-  for (const std::int64_t c : order) {
-    const bool enough = *std::min_element(share.begin(), share.end()) >= budget.mass;
-    if (enough && tokens >= budget.min_tokens) break;
-    if (size[c] == 0) continue;
-    if (tokens + size[c] > budget.max_tokens) break;
-    taken.mutable_data<std::uint8_t>()[c] = 1;
-    tokens += size[c];
-    for (std::int64_t r = 0; r < R; ++r) {
-      const auto at = static_cast<std::size_t>(r);
-      share[at] += std::exp(double{mass_1RC.data<float>()[r * C + c]} - total[at]);
-    }
-  }
-  return taken;
-}
-
 }  // namespace
 
 double log_add(double a, double b) {
@@ -116,21 +88,24 @@ std::int64_t TieredCache::Impl::pages_to_open(const TieredLayer& layer,
   return std::min(pages, open);
 }
 
-/// Of a page that is opened.
+/// Of a page that is opened, but for what its shortlist takes.
 double TieredCache::Impl::index_bytes_of_page(const TieredLayer& layer) const {
-  const double values = spec.estimate > 0 ? std::min(spec.estimate, spec.own_values) : 0;
+  const double values = spec.estimate ? spec.own_values : 0;
   return static_cast<double>(kPage) * (static_cast<double>(layer.index->key_bytes()) +
                                        values * static_cast<double>(layer.index->value_bytes()));
 }
 
-std::int64_t TieredCache::Impl::index_bytes_read(const TieredLayer& layer,
-                                                 std::int64_t open) const {
-  const std::int64_t pages = layer.index->pages();
-  const std::int64_t opened = std::llround(static_cast<double>(open) * index_bytes_of_page(layer));
-  const bool values = spec.estimate > 0 && (spec.own_values < 1 || open < pages);
-  const std::int64_t supers = pages * ((open < pages ? layer.index->key_bytes() : 0) +
-                                       (values ? layer.index->value_bytes() : 0));
-  return layer.spec.G * (opened + supers);
+std::int64_t TieredCache::Impl::index_bytes_read(const TieredLayer& layer, std::int64_t open,
+                                                 const TieredShortlist& of) const {
+  const ClusterIndex& index = *layer.index;
+  const std::int64_t pages = index.pages();
+  const double opened = static_cast<double>(open) * index_bytes_of_page(layer);
+  const bool values = spec.estimate && (spec.own_values < 1 || open < pages);
+  const std::int64_t supers =
+      pages * ((open < pages ? index.key_bytes() : 0) + (values ? index.value_bytes() : 0));
+  const auto sketch = static_cast<double>(KeySketches::bytes_per_key(layer.spec.K));
+  const double own = spec.estimate ? of.clusters * static_cast<double>(index.value_bytes()) : 0;
+  return layer.spec.G * (std::llround(opened) + supers) + std::llround(of.tokens * sketch + own);
 }
 
 TieredPlan TieredCache::Impl::plan(const TieredLayer& layer, const SearchBudget& budget,
@@ -153,15 +128,29 @@ TieredPlan TieredCache::Impl::plan(const TieredLayer& layer, const SearchBudget&
   const double may = budget.read * static_cast<double>(end * token);
   const std::int64_t left = static_cast<std::int64_t>(may) - hot * token;
   const std::int64_t each = token + layer.spec.G * 4;
+  const auto bytes = [&](std::int64_t tokens) {
+    const std::int64_t open = pages_to_open(layer, tokens);
+    const double pages = static_cast<double>(layer.index->pages()),
+                 of_page = static_cast<double>(all) / pages,
+                 looked_at = std::min(static_cast<double>(spec.shortlist * tokens),
+                                      of_page * static_cast<double>(open)) *
+                             static_cast<double>(layer.spec.G);
+    const TieredShortlist shortlist{looked_at, looked_at / of_page * static_cast<double>(kPage)};
+    return index_bytes_read(layer, open, shortlist) + tokens * each;
+  };
   // The more is to be selected the more of the index is read: narrowed down from both sides.
   std::int64_t low = 0, high = std::max<std::int64_t>(0, left / each);
   while (low < high) {
     const std::int64_t tokens = (low + high + 1) / 2;
-    const std::int64_t index = index_bytes_read(layer, pages_to_open(layer, tokens));
-    (index + tokens * each <= left ? low : high) =
-        index + tokens * each <= left ? tokens : tokens - 1;
+    if (bytes(tokens) <= left) {
+      low = tokens;
+    } else {
+      high = tokens - 1;
+    }
   }
-  return for_tokens(bounded(low));
+  TieredPlan out = for_tokens(bounded(low));
+  out.bytes = left;
+  return out;
 }
 
 bool TieredCache::Impl::covers(const TieredLayer& layer, const SearchBudget& budget,
@@ -210,78 +199,85 @@ void TieredCache::Impl::look(const TieredLayer& layer, const Tensor& q_1HK, Tier
     clusters.W = clusters.table_head_stride = found.W;
   }
   clusters.length_BG = &found.C;
-  found.mass_1HC = cluster_mass(q_1HK, clusters, 0, scale);
+  found.score_1HC = cluster_mass(q_1HK, clusters, 0, scale);
+  found.mass_1HC = Tensor::empty(found.score_1HC.shape(), DType::kF32);
+  found.total_H.resize(static_cast<std::size_t>(layer.spec.H));
   found.rank_GC = Tensor::empty({G, found.C}, DType::kF32);
   found.size_GC = Tensor::empty({G, found.C}, DType::kI64);
   thread_pool().run(G, [&](std::int64_t g) { rank(layer, q_1HK, g, found, known); });
 }
 
-/// Ranks what a kv head opened: each head's attention, to all that is known and to what was opened,
-/// adds up to 1. Scores become what Jensen's inequality says that the mean key counts too little:
-/// half the variance of the scores of its cluster, told from one number of the cluster and the
-/// head's profile. The rank adds more of it than the estimate: a cluster may be wide because of the
-/// one key that is asked for.
-void TieredCache::Impl::rank(const TieredLayer& layer, const Tensor& q_1HK, std::int64_t g,
-                             TieredFound& found, const TieredKnown& known) const {
+/// What is known of the clusters that a kv head opened.
+struct TieredCache::Impl::OpenedClusters {
+  std::vector<float> bias_C, spread_C, farthest_C;
+};
+
+TieredCache::Impl::OpenedClusters TieredCache::Impl::opened(const TieredLayer& layer,
+                                                            std::int64_t g,
+                                                            TieredFound& found) const {
   const ClusterIndex& index = *layer.index;
-  const std::int64_t G = layer.spec.G, R = layer.spec.H / G, K = layer.spec.K, C = found.C;
-  Tensor bias_1C = Tensor::empty({1, C}, DType::kF32);
-  float* bias = bias_1C.mutable_data<float>();
+  const std::int64_t G = layer.spec.G, C = found.C;
+  OpenedClusters out;
+  for (std::vector<float>* of : {&out.bias_C, &out.spread_C, &out.farthest_C})
+    of->resize(static_cast<std::size_t>(C));
   auto* size = found.size_GC.mutable_data<std::int64_t>() + g * C;
-  std::vector<float> spread(static_cast<std::size_t>(C));
   for (std::int64_t first = 0; first < C; first += kPage) {
     const std::int64_t m = found.cluster(g, first);
-    const float* const biases = index.bias().data() + m * G + g;
-    const float* const spreads = index.spread().data() + m * G + g;
     for (std::int64_t i = 0; i < kPage; ++i) {
-      bias[first + i] = biases[i * G];
-      spread[static_cast<std::size_t>(first + i)] = spreads[i * G];
-      size[first + i] = std::ssize(index.members(g, m + i));
+      const auto c = static_cast<std::size_t>(first + i),
+                 at = static_cast<std::size_t>((m + i) * G + g);
+      out.bias_C[c] = index.bias()[at];
+      out.spread_C[c] = index.spread()[at];
+      out.farthest_C[c] = index.farthest()[at];
+      size[c] = std::ssize(index.members(g, m + i));
     }
   }
-  const double given = layer.spec.attention.scale;
-  const double scale = given == 0 ? 1 / std::sqrt(static_cast<double>(K)) : given;
-  Tensor hope_1RC = found.mass_1HC.slice(1, g * R, (g + 1) * R);
-  const bool spreads = layer.spec.attention.softcap == 0;
-  if (spreads) hope_1RC = Tensor::empty({1, R, C}, DType::kF32);
-  for (std::int64_t h = g * R; spreads && h < (g + 1) * R; ++h) {
-    const float half = static_cast<float>(0.5 * scale * scale) *
-                       weighted_square(index.profile(g), q_1HK.data<float>() + h * K);
-    float* mass = found.mass_1HC.mutable_data<float>() + h * C;
-    float* hope = hope_1RC.mutable_data<float>() + (h - g * R) * C;
-    for (std::int64_t c = 0; c < C; ++c) {
-      const float more = half * spread[static_cast<std::size_t>(c)];
-      mass[c] += std::min(kMostSpread, more);
-      hope[c] = mass[c] + beyond_most(more);
-    }
-  }
-  const Tensor rank = cluster_rank(hope_1RC, bias_1C, known.lse_1H.slice(1, g * R, (g + 1) * R));
-  std::copy_n(rank.data<float>(), C, found.rank_GC.mutable_data<float>() + g * C);
+  return out;
 }
 
-/// The best clusters of all kv heads.
-void TieredCache::Impl::choose(const TieredLayer& layer, TieredFound& found,
-                               const SearchBudget& budget, std::int64_t budget_tokens,
-                               const TieredKnown& known) const {
-  const std::int64_t G = layer.spec.G, R = layer.spec.H / G, C = found.C;
-  if (budget.mass >= 0) {
-    found.taken_GC = Tensor::empty({G, C}, DType::kU8);
-    for (std::int64_t g = 0; g < G; ++g) {
-      const Tensor taken = take_mass(
-          found.rank_GC.slice(0, g, g + 1), found.size_GC.slice(0, g, g + 1),
-          found.mass_1HC.slice(1, g * R, (g + 1) * R), known.lse_1H.slice(1, g * R, (g + 1) * R),
-          known.hot.lse_NH.slice(1, g * R, (g + 1) * R), budget);
-      std::copy_n(taken.data<std::uint8_t>(), C,
-                  found.taken_GC.mutable_data<std::uint8_t>() + g * C);
+/// Ranks what a kv head opened, by what one token of a cluster may receive: each head's attention,
+/// to all that is known and to what was opened, adds up to 1. Scores become what Jensen's
+/// inequality says that the mean key counts too little: half the variance of the scores of its
+/// cluster, told from one number of the cluster and the head's profile. The rank adds more of it
+/// than the estimate: a cluster may be wide because of the one key that is asked for.
+void TieredCache::Impl::rank(const TieredLayer& layer, const Tensor& q_1HK, std::int64_t g,
+                             TieredFound& found, const TieredKnown& known) const {
+  const std::int64_t R = layer.spec.H / layer.spec.G, K = layer.spec.K, C = found.C;
+  const AttentionSpec& attention = layer.spec.attention;
+  const OpenedClusters of = opened(layer, g, found);
+  const double given = attention.scale;
+  const double scale = given == 0 ? 1 / std::sqrt(static_cast<double>(K)) : given;
+  Tensor hope_RC = Tensor::empty({R, C}, DType::kF32);
+  for (std::int64_t h = g * R; h < (g + 1) * R; ++h) {
+    const float half = static_cast<float>(0.5 * scale * scale) *
+                       weighted_square(layer.index->profile(g), q_1HK.data<float>() + h * K);
+    const float* score = std::as_const(found.score_1HC).data<float>() + h * C;
+    float* mass = found.mass_1HC.mutable_data<float>() + h * C;
+    float* hope = hope_RC.mutable_data<float>() + (h - g * R) * C;
+    for (std::size_t c = 0; c < of.bias_C.size(); ++c) {
+      const float bias = of.bias_C[c], more = half * of.spread_C[c];
+      mass[c] = score[c] + std::min(kMostSpread, more);
+      // All of its tokens a little, or the farthest one alone.
+      hope[c] =
+          std::max(highest(more, kMostSpread), highest(half * of.farthest_C[c], kMostFar) - bias);
+      hope[c] = bias == kNone ? kNone : hope[c] + score[c] - bias;
     }
-    return;
+    double rest = double{known.lse_1H.data<float>()[h]};
+    if (attention.softcap != 0) {
+      // What was not opened is not softcapped.
+      rest = double{known.hot.lse_NH.data<float>()[h]};
+      for (std::size_t c = 0; c < of.bias_C.size(); ++c) {
+        mass[c] = capped(score[c], of.bias_C[c], attention.softcap);
+        hope[c] = capped(hope[c], 0, attention.softcap);
+      }
+    }
+    found.total_H[static_cast<std::size_t>(h)] =
+        static_cast<float>(log_add(rest, log_sum_exp(row_of(found.mass_1HC, h))));
   }
-  // Bytes are the layer's: a head that looks far around takes what another does not need.
-  const std::int64_t rows = budget.read >= 0 ? 1 : G;
-  found.taken_GC =
-      select_clusters(found.rank_GC.view({rows, G / rows * C}),
-                      found.size_GC.view({rows, G / rows * C}), G / rows * budget_tokens)
-          .taken_GM.view({G, C});
+  shares_of_scores(hope_RC,
+                   std::span(found.total_H)
+                       .subspan(static_cast<std::size_t>(g * R), static_cast<std::size_t>(R)),
+                   {found.rank_GC.mutable_data<float>() + g * C, static_cast<std::size_t>(C)});
 }
 
 /// What a query attends to exactly.
@@ -297,18 +293,9 @@ TieredFound TieredCache::Impl::find(TieredLayer& layer, const Tensor& q_1HK, std
   found.C = found.W * kPage;
   if (found.W < layer.index->pages()) found.opened_GW.resize(static_cast<std::size_t>(G * found.W));
   look(layer, q_1HK, found, known);
-  choose(layer, found, budget, planned.tokens, known);
-  found.taken_flags = found.taken_GC.data<std::uint8_t>();
-  for (std::int64_t g = 0; g < G; ++g) {
-    TieredHead head;
-    const std::uint8_t* taken = found.taken_flags + g * found.C;
-    const std::int64_t* size = found.sizes(g);
-    for (std::int64_t c = 0; c < found.C; ++c) {
-      head.clusters += taken[c];
-      head.tokens += taken[c] * size[c];
-    }
-    found.heads_G.push_back(head);
-  }
+  shorten(layer, found, budget, planned.tokens);
+  thread_pool().run(G, [&](std::int64_t g) { look_closer(layer, q_1HK, g, found); });
+  choose(layer, found, budget, tokens_to_take(layer, found, budget, planned), known);
   return found;
 }
 
@@ -329,23 +316,22 @@ SearchResult TieredCache::search(std::int64_t layer, const Tensor& q_HK,
   const TieredFound found = impl_->find(at, q_1HK, at.length, budget, known);
   for (std::int64_t g = 0; g < G; ++g) {
     FoundTokens& head = out.heads_G[static_cast<std::size_t>(g)];
-    for (std::int64_t c = 0; c < found.C; ++c) {
-      if (!found.taken(g, c)) continue;
-      const std::span<const std::int32_t> members = at.index->members(g, found.cluster(g, c));
-      head.positions.insert(head.positions.end(), members.begin(), members.end());
-      head.scores.insert(head.scores.end(), members.size(),
-                         found.rank_GC.data<float>()[g * found.C + c]);
+    const std::span<const std::int32_t> all = at.index->all_members(g);
+    const float* rank = found.rank_GL.data<float>() + g * found.L;
+    for (const std::uint8_t taken :
+         found.taken(g).first(static_cast<std::size_t>(found.head(g).looked_at))) {
+      if (taken != 0) head.scores.push_back(*rank);
+      ++rank;
     }
+    found.each_taken(g, [&](std::int64_t member) {
+      head.positions.push_back(all[static_cast<std::size_t>(member)]);
+    });
   }
   for (std::int64_t h = 0; h < H; ++h) {
-    const std::int64_t g = h / (H / G);
-    const std::span<const float> mass = row_of(found.mass_1HC, h);
-    std::vector<float> taken, rest;
-    for (std::int64_t c = 0; c < found.C; ++c)
-      (found.taken(g, c) ? taken : rest).push_back(mass[static_cast<std::size_t>(c)]);
-    const double have = log_add(known.hot.lse_NH.data<float>()[h], log_sum_exp(taken));
-    const double whole =
-        log_add(log_add(known.lse_1H.data<float>()[h], log_sum_exp(taken)), log_sum_exp(rest));
+    const double closed_and_hot = double{known.lse_1H.data<float>()[h]};
+    const double taken = impl_->sketched(found, h, true);
+    const double have = log_add(double{known.hot.lse_NH.data<float>()[h]}, taken);
+    const double whole = log_add(log_add(closed_and_hot, taken), impl_->rest_of(found, h));
     out.covered_H[static_cast<std::size_t>(h)] = std::min(1.0, std::exp(have - whole));
   }
   return out;

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <utility>
 
 #include "quire/base/thread_pool.h"
@@ -14,13 +15,6 @@ namespace {
 
 constexpr std::int64_t kPage = ClusterIndex::kPage;
 constexpr float kNone = -std::numeric_limits<float>::infinity();
-
-/// A score that was not softcapped when its centroid was scored; log n comes on top.
-float capped(float mass, float log_count, double softcap) {
-  if (softcap == 0) return mass;
-  const auto score = static_cast<double>(mass - log_count);
-  return static_cast<float>(softcap * std::tanh(score / softcap)) + log_count;
-}
 
 /// Attention to what `parts` attended to, all together: out and log-sum-exp. A part of weight 0 is
 /// passed over.
@@ -53,6 +47,12 @@ AttentionResult all_together(std::span<const AttentionResult* const> parts) {
 }
 
 }  // namespace
+
+float capped(float mass, float log_count, double softcap) {
+  if (softcap == 0) return mass;
+  const auto score = static_cast<double>(mass - log_count);
+  return static_cast<float>(softcap * std::tanh(score / softcap)) + log_count;
+}
 
 /// The ordinary attention of the last N of `end` tokens, in the order of their positions.
 AttentionResult TieredCache::Impl::over_all(TieredLayer& layer, const Tensor& q_NHK,
@@ -98,32 +98,30 @@ void TieredCache::Impl::add_closed(const TieredLayer& layer, const TieredFound& 
   }
 }
 
-/// Which of the clusters that a head looked at are the best `share` of them behind those taken: u8
+/// Which of the clusters that a head looked at, but for its shortlist, are the best `share`: u8
 /// [1, C].
 Tensor TieredCache::Impl::best_rest(const TieredFound& found, std::int64_t g, double share) const {
   Tensor one_1C = Tensor::empty({1, found.C}, DType::kI64);
   auto* one = one_1C.mutable_data<std::int64_t>();
   const std::int64_t* size = found.sizes(g);
   std::int64_t filled = 0;
-  for (std::int64_t c = 0; c < found.C; ++c) filled += one[c] = size[c] > 0 ? 1 : 0;
-  const auto count = static_cast<std::int64_t>(share * static_cast<double>(filled));
-  return select_clusters(found.rank_GC.slice(0, g, g + 1), one_1C, found.head(g).clusters + count)
+  for (std::int64_t c = 0; c < found.C; ++c)
+    filled += one[c] = size[c] > 0 && found.shortlist(g)[static_cast<std::size_t>(c)] == 0 ? 1 : 0;
+  return select_clusters(found.rank_GC.slice(0, g, g + 1), one_1C,
+                         static_cast<std::int64_t>(share * static_cast<double>(filled)))
       .taken_GM;
 }
 
-/// What was opened and not taken, to be estimated: all of it, or its best part. The best stand with
-/// their own mean values; the others of a page together, with the page's.
+/// What was opened and not taken, to be estimated: the shortlist and the best of the other clusters
+/// with their own mean values; the others of a page together, with the page's.
 void TieredCache::Impl::add_rest(const TieredLayer& layer, const TieredFound& found, std::int64_t g,
                                  TieredRest& to) const {
   const std::int64_t C = found.C;
-  Tensor estimated, own;
-  if (spec.estimate < 1) estimated = best_rest(found, g, spec.estimate);
-  if (spec.own_values < 1) own = best_rest(found, g, spec.own_values);
-  const std::uint8_t* in_estimate =
-      spec.estimate < 1 ? std::as_const(estimated).data<std::uint8_t>() : nullptr;
+  Tensor own;
+  if (spec.own_values > 0) own = best_rest(found, g, spec.own_values);
   const std::uint8_t* alone =
-      spec.own_values < 1 ? std::as_const(own).data<std::uint8_t>() : nullptr;
-  const std::uint8_t* taken = found.taken_flags + g * C;
+      spec.own_values > 0 ? std::as_const(own).data<std::uint8_t>() : nullptr;
+  const std::span<const std::uint8_t> is_short = found.shortlist(g);
   const std::int64_t* size = found.sizes(g);
   const auto width = static_cast<std::size_t>(C);
   std::vector<float> together(width);  // 0: stands with its page
@@ -131,56 +129,66 @@ void TieredCache::Impl::add_rest(const TieredLayer& layer, const TieredFound& fo
   std::vector<std::int32_t> own_C(width + 1);  // which stand for themselves
   std::int64_t count = 0;
   for (std::int64_t c = 0; c < C; ++c) {
-    const bool rest =
-        taken[c] == 0 && size[c] > 0 && (in_estimate == nullptr || in_estimate[c] != 0);
-    const bool itself = rest && (alone == nullptr || alone[c] != 0), page = rest && !itself;
+    const bool rest = is_short[static_cast<std::size_t>(c)] == 0 && size[c] > 0;
+    const bool itself = rest && alone != nullptr && alone[c] != 0, page = rest && !itself;
     own_C[static_cast<std::size_t>(count)] = static_cast<std::int32_t>(c);
     count += itself ? 1 : 0;
     together[static_cast<std::size_t>(c)] = page ? 0 : kNone;
     if (page) is_page[static_cast<std::size_t>(c / kPage)] = 1;
   }
   own_C.resize(static_cast<std::size_t>(count));
+  add_sketched(found, g, to.clusters);
   add_own(layer, found, g, own_C, to.clusters);
-  if (alone != nullptr) add_pages(layer, found, g, {together, is_page}, to.pages);
+  if (spec.own_values < 1) add_pages(layer, found, g, {together, is_page}, to.pages);
+}
+
+/// What was not taken of the shortlist's clusters.
+void TieredCache::Impl::add_sketched(const TieredFound& found, std::int64_t g, KeyList& to) const {
+  const TieredHead& head = found.head(g);
+  const std::int64_t R = head.share_RL.size(0), runs = std::ssize(head.runs);
+  std::vector<float> rest_RC(static_cast<std::size_t>(R * runs));
+  shares_not_taken(head.share_RL, found.taken(g), head.runs, rest_RC);
+  std::vector<std::int32_t> left;  // which clusters
+  const std::uint8_t* taken = found.taken(g).data();
+  for (std::int64_t run = 0; run < runs; ++run) {
+    const std::int64_t n = head.runs[static_cast<std::size_t>(run)].n;
+    if (std::accumulate(taken, taken + n, std::int64_t{0}) < n)
+      left.push_back(static_cast<std::int32_t>(run));
+    taken += n;
+  }
+  for (const std::int32_t run : left)
+    to.add(g, found.cluster(g, head.of_run[static_cast<std::size_t>(run)]));
+  for (std::int64_t r = 0; r < R; ++r) {
+    const float total = found.total_H[static_cast<std::size_t>(g * R + r)];
+    const float* rest = rest_RC.data() + r * runs;
+    float* score = to.scores(g * R + r);
+    for (const std::int32_t run : left) *score++ = rest[run] + total;
+  }
 }
 
 /// Clusters of what was opened that stand for themselves.
 void TieredCache::Impl::add_own(const TieredLayer& layer, const TieredFound& found, std::int64_t g,
                                 std::span<const std::int32_t> own_C, KeyList& to) const {
-  const std::int64_t G = layer.spec.G, R = layer.spec.H / G, C = found.C;
-  const double softcap = layer.spec.attention.softcap;
-  const float* const bias = layer.index->bias().data() + g;
-  std::int32_t* slot = to.slots(g);
-  for (const std::int32_t c : own_C) *slot++ = static_cast<std::int32_t>(found.cluster(g, c));
-  to.set_length(g, std::ssize(own_C));
+  const std::int64_t R = layer.spec.H / layer.spec.G, begin = to.length(g);
+  for (const std::int32_t c : own_C) to.add(g, found.cluster(g, c));
   for (std::int64_t h = g * R; h < (g + 1) * R; ++h) {
-    const float* mass = found.mass_1HC.data<float>() + h * C;
-    float* score = to.scores(h);
-    for (const std::int32_t c : own_C)
-      *score++ = softcap == 0 ? mass[c] : capped(mass[c], bias[found.cluster(g, c) * G], softcap);
+    const float* mass = found.mass_1HC.data<float>() + h * found.C;
+    float* score = to.scores(h) + begin;
+    for (const std::int32_t c : own_C) *score++ = mass[c];
   }
 }
 
 /// Pages of what was opened whose clusters stand together.
 void TieredCache::Impl::add_pages(const TieredLayer& layer, const TieredFound& found,
                                   std::int64_t g, const TieredTogether& of, KeyList& to) const {
-  const std::int64_t G = layer.spec.G, R = layer.spec.H / G, C = found.C;
-  const double softcap = layer.spec.attention.softcap;
-  const float* const bias = layer.index->bias().data() + g;
-  const std::int64_t begin = to.length(g);
+  const std::int64_t R = layer.spec.H / layer.spec.G, C = found.C, begin = to.length(g);
   for (std::int64_t page = 0; page < C / kPage; ++page)
     if (of.is_page[static_cast<std::size_t>(page)] != 0)
       to.add(g, found.cluster(g, page * kPage) / kPage);
-  std::vector<float> row, sums(of.is_page.size());
+  std::vector<float> sums(of.is_page.size());
   for (std::int64_t h = g * R; h < (g + 1) * R; ++h) {
-    std::span<const float> mass(found.mass_1HC.data<float>() + h * C, static_cast<std::size_t>(C));
-    if (softcap != 0) {
-      row.assign(mass.begin(), mass.end());
-      for (std::int64_t c = 0; c < C; ++c)
-        row[static_cast<std::size_t>(c)] =
-            capped(row[static_cast<std::size_t>(c)], bias[found.cluster(g, c) * G], softcap);
-      mass = row;
-    }
+    const std::span<const float> mass(found.mass_1HC.data<float>() + h * C,
+                                      static_cast<std::size_t>(C));
     log_sum_exp_of_16(mass, of.mask_C, sums);
     float* score = to.scores(h) + begin;
     for (std::size_t page = 0; page < sums.size(); ++page)
@@ -194,16 +202,16 @@ AttentionResult TieredCache::Impl::attend_row(TieredLayer& layer, const Tensor& 
   TieredKnown known;
   const TieredFound found = find(layer, q_1HK, end, spec.budget, known);
   HeldKeys tokens = selected_keys(layer, found);
-  const std::int64_t G = layer.spec.G, estimates = spec.estimate > 0 ? G : 0;
+  const std::int64_t G = layer.spec.G, estimates = spec.estimate ? G : 0;
   TieredRest rest{{G, found.C, layer.spec.H}, {G, layer.index->pages(), layer.spec.H}};
   thread_pool().run(estimates + (disk == nullptr ? G : 0), [&](std::int64_t piece) {
     if (piece >= estimates) return list_tokens(layer, found, piece - estimates, tokens.list);
     add_rest(layer, found, piece, rest);
-    if (spec.estimate == 1 && !found.opened_GW.empty()) add_closed(layer, found, piece, rest.pages);
+    if (!found.opened_GW.empty()) add_closed(layer, found, piece, rest.pages);
   });
   std::vector<ListedKeys> lists{tokens.keys()};
-  if (spec.estimate > 0) lists.push_back(rest.clusters.keys(layer.index->all_clusters()));
-  if (spec.estimate > 0) lists.push_back(rest.pages.keys(layer.index->supers()));
+  if (spec.estimate) lists.push_back(rest.clusters.keys(layer.index->all_clusters()));
+  if (spec.estimate) lists.push_back(rest.pages.keys(layer.index->supers()));
   const AttentionSpec& attention = layer.spec.attention;
   const std::vector<AttentionResult> parts =
       listed_attention(q_1HK, lists, attention.scale, attention.softcap);
@@ -225,21 +233,17 @@ void TieredCache::Impl::note_mass(TieredLayer& layer, const TieredFound& found,
                                   const Tensor& whole_1H) const {
   layer.mass_exact = mass_of(exact_1H, whole_1H);
   layer.mass_estimated = 1 - layer.mass_exact;
-  if (spec.estimate == 1) return;
+  if (spec.estimate) return;
   Tensor all_1H = Tensor::empty({1, layer.spec.H}, DType::kF32);
-  const std::int64_t group = layer.spec.H / layer.spec.G;
   for (std::int64_t h = 0; h < layer.spec.H; ++h) {
     const double hot = known.hot.lse_NH.data<float>()[h];
     const double closed = known.lse_1H.data<float>()[h];  // with the hot ones
     double lse = exact_1H.data<float>()[h];
     if (closed > hot) lse = log_add(lse, closed + std::log1p(-std::exp(hot - closed)));
-    for (std::int64_t c = 0; c < found.C; ++c)
-      if (!found.taken(h / group, c))
-        lse = log_add(lse, found.mass_1HC.data<float>()[h * found.C + c]);
-    all_1H.mutable_data<float>()[h] = static_cast<float>(lse);
+    all_1H.mutable_data<float>()[h] = static_cast<float>(log_add(lse, rest_of(found, h)));
   }
   layer.mass_exact = mass_of(exact_1H, all_1H);
-  layer.mass_estimated = mass_of(whole_1H, all_1H) - layer.mass_exact;
+  layer.mass_estimated = 0;
 }
 
 /// The ledger of a query.
@@ -248,20 +252,19 @@ void TieredCache::Impl::note(TieredLayer& layer, const TieredFound& found, std::
   const std::int64_t G = layer.spec.G, token = layer.rows.bytes_per_token() / G;
   const std::int64_t hot = end - layer.index->tokens();
   layer.selected = 0;
-  std::int64_t taken = 0;
+  std::int64_t clusters = 0;
   for (const TieredHead& head : found.heads_G) {
     layer.selected += head.tokens;
-    taken += head.clusters;
+    clusters -= head.whole;
   }
   const std::int64_t moved = offloaded ? layer.selected : 0;
-  layer.estimated = 0;
-  for (std::int64_t g = 0; g < G; ++g) layer.estimated += layer.index->clusters_of(g);
-  if (!found.opened_GW.empty()) layer.estimated = G * (found.C + layer.index->pages() - found.W);
-  layer.estimated =
-      static_cast<std::int64_t>(spec.estimate * static_cast<double>(layer.estimated - taken));
+  for (std::int64_t g = 0; g < G && found.opened_GW.empty(); ++g)
+    clusters += layer.index->clusters_of(g);
+  if (!found.opened_GW.empty()) clusters += G * (found.C + layer.index->pages() - found.W);
+  layer.estimated = spec.estimate ? clusters : 0;
   layer.bytes_slow = moved * token;
   layer.bytes_hot = (hot * G + layer.selected - moved) * token;
-  layer.bytes_index = index_bytes_read(layer, pages) + layer.selected * 4;
+  layer.bytes_index = index_bytes_read(layer, pages, shortlist_of(found)) + layer.selected * 4;
 }
 
 Tensor TieredCache::attend(std::int64_t layer, const Tensor& q_NHK) {

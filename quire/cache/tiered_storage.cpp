@@ -98,23 +98,10 @@ HeldKeys TieredCache::Impl::hot_keys(TieredLayer& layer, std::int64_t end) const
 
 void TieredCache::Impl::list_tokens(const TieredLayer& layer, const TieredFound& found,
                                     std::int64_t g, KeyList& to) const {
-  constexpr std::int64_t kAhead = 8;  // clusters between asking for their members and using them
   const TokenRows& rows = layer.rows;
-  const std::uint8_t* taken = found.taken_flags + g * found.C;
-  std::vector<std::int32_t> taken_C(static_cast<std::size_t>(found.head(g).clusters + 1));
-  std::int64_t count = 0;
-  for (std::int64_t c = 0; c < found.C; ++c) {
-    taken_C[static_cast<std::size_t>(count)] = static_cast<std::int32_t>(found.cluster(g, c));
-    count += taken[c];
-  }
+  const std::int32_t* all = layer.index->all_members(g).data();
   std::int32_t* slot = to.slots(g);
-  for (std::int64_t i = 0; i < count; ++i) {
-    const auto at = static_cast<std::size_t>(i);
-    if (i + kAhead < count)
-      __builtin_prefetch(layer.index->members(g, taken_C[at + kAhead]).data());
-    for (const std::int32_t token : layer.index->members(g, taken_C[at]))
-      *slot++ = rows.place(token);
-  }
+  found.each_taken(g, [&](std::int64_t member) { *slot++ = rows.place(all[member]); });
   to.set_length(g, slot - to.slots(g));
 }
 
@@ -129,16 +116,11 @@ HeldKeys TieredCache::Impl::selected_keys(TieredLayer& layer, const TieredFound&
   }
   // The same tokens in the same order, by the slots that their clusters have.
   Slots slots_G(static_cast<std::size_t>(G));
-  for (std::int64_t g = 0; g < G; ++g) {
-    const std::span<const std::int32_t> all = layer.index->all_members(g);
-    for (std::int64_t c = 0; c < found.C; ++c) {
-      if (!found.taken(g, c)) continue;
-      const auto members = layer.index->members(g, found.cluster(g, c));
-      const std::int64_t first = spec.sinks + (members.data() - all.data());
-      for (std::int64_t i = 0; i < std::ssize(members); ++i)
-        slots_G[static_cast<std::size_t>(g)].push_back(static_cast<std::int32_t>(first + i));
-    }
-  }
+  for (std::int64_t g = 0; g < G; ++g)
+    found.each_taken(g, [&](std::int64_t member) {
+      slots_G[static_cast<std::size_t>(g)].push_back(
+          static_cast<std::int32_t>(spec.sinks + member));
+    });
   out.reading.emplace(disk->read(number_of(layer), slots_G));
   out.rows = out.reading->rows();
   const std::span<const std::int32_t> asked = out.reading->pages();

@@ -44,6 +44,8 @@ class AttentionCache<Tensor> {
   /// Appends T tokens. The first call fixes B, G, K, U and the dtype (f32 or f64). Throws
   /// ArgumentError for other sizes later, and when they do not fit (with both numbers).
   void append(const Tensor& k_BTGK, const Tensor& v_BTGU);
+  /// Forgets all tokens. The room and its sizes stay: the next sequences need no new memory.
+  void clear() { length_ = 0; }
   /// Page b holds sequence b; lengths are the caller's to fill in.
   KvView view() const;
 
@@ -59,6 +61,7 @@ class AttentionCache<grad::Var> {
   std::int64_t length() const { return length_; }
   std::int64_t capacity() const { return capacity_; }
   void append(const grad::Var& k_BTGK, const grad::Var& v_BTGU);
+  void clear() { *this = AttentionCache(capacity_); }
   /// [B, length, G, K or U]
   const grad::Var& k_BSGK() const { return k_; }
   const grad::Var& v_BSGU() const { return v_; }

@@ -140,7 +140,7 @@ std::int64_t allocated_bytes();
 std::int64_t peak_allocated_bytes();
 void reset_peak_allocated_bytes();
 
-/// Bytes of freed blocks that wait to be used again (at most 64 MiB; not in allocated_bytes), and
+/// Bytes of freed blocks that wait to be used again (at most 128 MiB; not in allocated_bytes), and
 /// their return to the operating system.
 std::int64_t cached_bytes();
 void release_cached_bytes();

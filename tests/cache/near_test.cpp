@@ -66,12 +66,8 @@ std::vector<float> run(NearCache& cache, const Step& all, const std::vector<std:
   std::int64_t begin = 0;
   for (const std::int64_t end : ends) {
     if (begin == document) cache.end_reading();
-    const std::vector<Tensor> layers = feed_layers(cache, part(all, begin, end));
-    for (std::int64_t n = 0; n < end - begin; ++n)
-      for (const Tensor& layer : layers) {
-        const std::int64_t row = layer.elements() / layer.size(0);
-        out.insert(out.end(), layer.data<float>() + n * row, layer.data<float>() + (n + 1) * row);
-      }
+    const std::vector<float> rows = feed_by_token(cache, part(all, begin, end));
+    out.insert(out.end(), rows.begin(), rows.end());
     begin = end;
   }
   return out;

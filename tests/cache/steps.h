@@ -109,6 +109,18 @@ inline std::vector<float> feed(KvCache& cache, const Step& step,
   return out;
 }
 
+/// The same, token by token whatever the step was.
+inline std::vector<float> feed_by_token(KvCache& cache, const Step& step) {
+  std::vector<float> out;
+  const std::vector<Tensor> layers = feed_layers(cache, step);
+  for (std::int64_t n = 0; n < step.N(); ++n)
+    for (const Tensor& layer : layers) {
+      const std::int64_t row = layer.elements() / layer.size(0);
+      out.insert(out.end(), layer.data<float>() + n * row, layer.data<float>() + (n + 1) * row);
+    }
+  return out;
+}
+
 /// Gives the cache keys and values alone: what is there already when a test begins.
 inline void hold(KvCache& cache, const Step& step, const std::vector<std::int32_t>& ids = {}) {
   cache.begin_step(ids);

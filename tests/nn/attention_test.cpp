@@ -256,6 +256,43 @@ TEST(Attention, ATT_04_AppendingCopiesNoHistory) {
   EXPECT_LT(peak_allocated_bytes() - before, 8192);  // the history is 268,800 bytes
 }
 
+/// A cleared cache reads the next sequences as a new one does.
+template <class Value>
+void expect_like_new(const GroupedQueryAttention<Value>& layer) {
+  const auto tokens = [&](std::int64_t T, std::uint64_t seed) {
+    return Value(random_tensor({2, T, 16}, seed, DType::kF32));
+  };
+  const auto read = [&](AttentionCache<Value>& cache) {
+    std::vector<double> out;
+    for (const std::int64_t T : {90, 1, 3}) {
+      const std::vector<double> part = values(Var(layer(tokens(T, 9), cache)).value());
+      out.insert(out.end(), part.begin(), part.end());
+    }
+    return out;
+  };
+  AttentionCache<Value> cache(100), fresh(100);
+  (void)layer(tokens(100, 7), cache);
+  cache.clear();
+  EXPECT_EQ(cache.length(), 0);
+  EXPECT_EQ(cache.capacity(), 100);
+  EXPECT_EQ(read(cache), read(fresh));
+}
+
+TEST(Attention, ATT_04_AClearedCacheIsLikeANewOne) {
+  const AttentionWeights<Tensor> weights = random_weights(kCases[2], 1, DType::kF32);
+  const GroupedQueryAttention<Tensor> layer = layer_of(kCases[2], weights);
+  expect_like_new(layer);
+  expect_like_new(layer_of(kCases[2], as_vars(weights)));
+  // Its room is the old one.
+  AttentionCache<Tensor> cache(40);
+  const Tensor x = random_tensor({2, 40, 16}, 9, DType::kF32);
+  (void)layer(x, cache);
+  const void* place = cache.view().k_pages;
+  cache.clear();
+  (void)layer(x, cache);
+  EXPECT_EQ(cache.view().k_pages, place);
+}
+
 TEST(Attention, ATT_05_AStepTouchesOneRowAndNotTheWhole) {
   // What examples/attention_timing measures, as memory: the recompute makes every row again.
   const GroupedQueryAttention<Tensor> layer =

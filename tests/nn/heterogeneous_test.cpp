@@ -86,7 +86,7 @@ TEST(HeterogeneousAttention, a_small_budget_comes_near_and_search_says_what_it_f
   const AttentionWeights<Tensor> weights = attention_init<Tensor>(64, 4, 2, rng);
   HeterogeneousSpec spec = spec_with({.tokens = 60});
   HeterogeneousAttention layer(4, 2, weights, 0, spec);
-  spec.cache.estimate = 0;
+  spec.cache.estimate = false;
   HeterogeneousAttention forgetful(4, 2, weights, 0, spec);
   const GroupedQueryAttention<Tensor> plain(4, 2, weights);
   const Tensor x = random(rng, {1, 601, 64}), document = tokens(x, 0, 600);

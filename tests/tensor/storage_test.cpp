@@ -70,14 +70,24 @@ TEST(Storage, FreedBlocksWaitInABoundedCache) {
   }
   {
     std::vector<Tensor> many;
-    for (int i = 0; i < 200; ++i) many.push_back(Tensor::empty({1 << 20}, DType::kU8));
+    for (int i = 0; i < 300; ++i) many.push_back(Tensor::empty({1 << 20}, DType::kU8));
   }
-  EXPECT_LE(cached_bytes(), 64 << 20);
+  EXPECT_LE(cached_bytes(), 128 << 20);
   const std::int64_t full = cached_bytes();
-  { const Tensor huge = Tensor::empty({65 << 20}, DType::kU8); }
+  { const Tensor huge = Tensor::empty({129 << 20}, DType::kU8); }
   EXPECT_EQ(cached_bytes(), full) << "a block larger than the cache does not empty it";
   release_cached_bytes();
   EXPECT_EQ(cached_bytes(), 0);
+}
+
+TEST(Storage, WhatGrowsByALittleFindsItsOldBlock) {
+  release_cached_bytes();
+  // 4 MiB and a little more each time: the first block serves until it is an eighth larger.
+  for (int i = 1; i < 100; ++i) {
+    const Tensor x = Tensor::empty({(4 << 20) + i * 4000}, DType::kU8);
+  }
+  EXPECT_LE(cached_bytes(), 5 << 20) << "one block served them all";
+  release_cached_bytes();
 }
 
 TEST(Storage, OneBlockIsNeverHandedOutTwice) {

@@ -44,7 +44,8 @@ struct AttentionForward64 {
   std::int64_t B, N, H;
 };
 void attention_f64_cpu(const AttentionForward64& args);
-/// Adds to mass_PZG what each key received, given lse_NH; `args` needs neither out nor lse.
+/// Adds to mass_PZG what each key received, given lse_NH; with `largest` it becomes the most that
+/// a query gave it, if that is more. `args` needs neither out nor lse.
 void attention_mass_f64_cpu(const AttentionForward64& args, bool largest, const double* lse_NH,
                             double* mass_PZG);
 
