@@ -67,6 +67,12 @@ QUIRE_INLINE F32 scale_by_power(F32 x, F32 n) { return {_mm512_scalef_ps(x.v, n.
 QUIRE_INLINE F32 select_less(F32 a, F32 b, F32 yes, F32 no) {
   return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ), no.v, yes.v)};
 }
+/// Bit i is set unless a < b in lane i.
+QUIRE_INLINE unsigned not_less_bits(F32 a, F32 b) {
+  return _mm512_cmp_ps_mask(a.v, b.v, _CMP_NLT_UQ);
+}
+/// fma() of single numbers.
+QUIRE_INLINE float fma_one(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 /// Lanes [begin, end) of x, `other` elsewhere; 0 <= begin <= end <= 16.
 QUIRE_INLINE F32 keep_lanes(F32 x, int begin, int end, F32 other) {
   return {_mm512_mask_blend_ps(static_cast<__mmask16>(first(end) & ~first(begin)), other.v, x.v)};

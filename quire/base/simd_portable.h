@@ -92,6 +92,12 @@ QUIRE_INLINE F32 scale_by_power(F32 x, F32 n) {
   return {x.v * power_of_two(half) * power_of_two(whole - half)};
 }
 QUIRE_INLINE F32 select_less(F32 a, F32 b, F32 yes, F32 no) { return {a.v < b.v ? yes.v : no.v}; }
+QUIRE_INLINE unsigned not_less_bits(F32 a, F32 b) {
+  unsigned out = 0;
+  for (int i = 0; i < 16; ++i) out |= (a.v[i] < b.v[i] ? 0u : 1u) << i;
+  return out;
+}
+QUIRE_INLINE float fma_one(float a, float b, float c) { return a * b + c; }
 QUIRE_INLINE F32 keep_lanes(F32 x, int begin, int end, F32 other) {
   const Ints lane{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   return {((lane >= begin) & (lane < end)) ? x.v : other.v};

@@ -22,6 +22,8 @@ enum class Probe {
   kRound,
   kScaleByPower,
   kSelectLess,
+  kNotLess,
+  kFmaOne,
   kExp,
   kSet1,
   kZero,

@@ -32,6 +32,20 @@ static F32 compute(Probe operation, F32 a, F32 b, F32 c) {
       return scale_by_power(a, b);
     case Probe::kSelectLess:
       return select_less(a, b, c, a);
+    case Probe::kNotLess: {
+      const unsigned lanes = not_less_bits(a, b);
+      float out[16];
+      for (int i = 0; i < 16; ++i) out[i] = (lanes >> i & 1u) != 0 ? 1.0f : 0.0f;
+      return load(out);
+    }
+    case Probe::kFmaOne: {
+      float x[16], y[16], z[16];
+      store(x, a);
+      store(y, b);
+      store(z, c);
+      for (int i = 0; i < 16; ++i) x[i] = fma_one(x[i], y[i], z[i]);
+      return load(x);
+    }
     case Probe::kExp:
       return exp(a);
     case Probe::kSet1: {

@@ -81,12 +81,15 @@ TEST(Simd, LanewiseArithmeticIsThatOfFloats) {
     check(Probe::kMax, [](float x, float y, float) { return x > y ? x : y; });
     check(Probe::kMin, [](float x, float y, float) { return x < y ? x : y; });
     check(Probe::kSelectLess, [](float x, float y, float z) { return x < y ? z : x; });
+    check(Probe::kNotLess, [](float x, float y, float) { return x < y ? 0.0f : 1.0f; });
     check(Probe::kZero, [](float, float, float) { return 0.0f; });
     check(Probe::kSet1, [&](float, float, float) { return a.v[0]; });
     if (isa() == Isa::kPortable) {
       check(Probe::kFma, [](float x, float y, float z) { return x * y + z; });
+      check(Probe::kFmaOne, [](float x, float y, float z) { return x * y + z; });
     } else {
       check(Probe::kFma, [](float x, float y, float z) { return std::fma(x, y, z); });
+      check(Probe::kFmaOne, [](float x, float y, float z) { return std::fma(x, y, z); });
     }
   }
 }

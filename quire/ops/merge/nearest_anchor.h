@@ -26,8 +26,11 @@ struct NearestAnchor {
 ///
 /// Throws  ArgumentError on shapes, dtypes and what attention() refuses of a view.
 /// Order   anchors are divided by their length in f64, each product is one chain of FMAs: bits
-///         depend neither on threads nor on where pages lie.
-/// Memory  the result, the anchors once more, and 64 keys for each thread: never G·S·M of anything.
+///         depend neither on threads nor on where pages lie. From 64 anchors and keys on, products
+///         in 8 bits tell first which anchors cannot be the nearest, beyond all that rounding may
+///         do: not a bit depends on that.
+/// Memory  the result, the anchors once more and in 8 bits, and of each thread 64 keys and 160 KiB:
+///         never G·S·M of anything.
 /// Source  the assignment of the notebook's merge, without its matrix of similarities.
 NearestAnchor nearest_anchor(const KvView& kv, std::int64_t b, const Tensor& anchor_GMK);
 

@@ -1,5 +1,7 @@
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <vector>
 
 #include "quire/base/thread_pool.h"
@@ -10,6 +12,8 @@ namespace quire::kernel {
 namespace {
 
 constexpr std::int64_t kSpan = 64;
+// Fewer anchors are not worth coding; more numbers than this do not fit a sum of whole numbers.
+constexpr std::int64_t kCodedFrom = 64, kCodedUpTo = 32768;
 
 /// Divides anchor `row` by its length; one of length 0 stays.
 template <class T>
@@ -55,18 +59,148 @@ void make_units(const NearestAnchorArgs<T>& args) {
   });
 }
 
+/// The codes of all heads' anchors.
+class Coded {
+ public:
+  explicit Coded(const NearestAnchorArgs<float>& args)
+      : a_(args),
+        width_((args.kv.K + 15) / 16 * 16),
+        codes_(size(args.kv.G)),
+        rows_(size(args.kv.G * args.M * width_)),
+        scale_(size(args.kv.G * args.M)),
+        center_M_(scale_.size()),
+        offset_(scale_.size()),
+        center_K_(size(args.kv.G * args.kv.K)) {
+    thread_pool().run(args.kv.G, [&](std::int64_t g) { code(g); });
+  }
+  const AnchorCodes* all() const { return codes_.data(); }
+
+ private:
+  static std::size_t size(std::int64_t n) { return static_cast<std::size_t>(n); }
+
+  /// The mean of some keys, 0 where that is not finite: any centre will do.
+  std::vector<double> center(std::int64_t g) const {
+    std::vector<double> sum(size(a_.kv.K));
+    std::vector<float> columns(size(kSpan * a_.kv.K));
+    const std::int64_t spans = (a_.S + kSpan - 1) / kSpan;
+    const std::int64_t step = (spans + kCenterSpans - 1) / kCenterSpans;
+    std::int64_t keys = 0;
+    for (std::int64_t span = 0; span < spans; span += step) {
+      const std::int64_t slot = span * kSpan, count = std::min(kSpan, a_.S - slot);
+      QUIRE_FOR_ISA(add_key_columns)
+      (a_, g, slot, static_cast<int>(count), sum.data(), columns.data());
+      keys += count;
+    }
+    for (double& x : sum) {
+      x /= static_cast<double>(keys);
+      if (!(std::abs(x) < kLargestCenter)) x = 0;
+    }
+    return sum;
+  }
+
+  void code(std::int64_t g) {
+    const std::int64_t K = a_.kv.K, M = a_.M;
+    const float* unit = a_.unit_GMK + g * M * K;
+    std::vector<double> mean(size(K)), center_K = center(g);
+    for (std::int64_t m = 0; m < M; ++m)
+      for (std::int64_t k = 0; k < K; ++k) mean[size(k)] += double{unit[m * K + k]};
+    AnchorCodes out{};
+    for (std::int64_t k = 0; k < K; ++k) {
+      double& c = mean[size(k)];
+      c /= static_cast<double>(M);
+      // An anchor is not finite: all products are made.
+      if (!std::isfinite(c)) return;
+      out.mean_length += c * c;
+      float& center = center_K_[size(g * K + k)];
+      center = static_cast<float>(center_K[size(k)]);
+      center_K[size(k)] = double{center};
+    }
+    out.mean_length = std::sqrt(out.mean_length);
+    for (std::int64_t m = 0; m < M; ++m) code_row(unit + m * K, mean, center_K, g * M + m, out);
+    out.rows = rows_.data() + g * M * width_;
+    out.scale_M = scale_.data() + g * M;
+    out.offset_M = offset_.data() + g * M;
+    out.center_M = center_M_.data() + g * M;
+    out.center_K = center_K_.data() + g * K;
+    codes_[size(g)] = out;
+  }
+
+  void code_row(const float* unit, const std::vector<double>& mean,
+                const std::vector<double>& center_K, std::int64_t row, AnchorCodes& out) {
+    double largest = 0, length = 0, off = 0, centered = 0;
+    for (std::size_t k = 0; k < mean.size(); ++k)
+      largest = std::max(largest, std::abs(double{unit[k]} - mean[k]));
+    const auto scale = static_cast<float>(largest / 127);
+    std::int32_t sum = 0;
+    std::int8_t* codes = rows_.data() + row * width_;
+    for (std::size_t k = 0; k < mean.size(); ++k) {
+      const double x = double{unit[k]} - mean[k];
+      const double code =
+          scale > 0 ? std::clamp(std::nearbyint(x / double{scale}), -127.0, 127.0) : 0.0;
+      codes[k] = static_cast<std::int8_t>(code);
+      sum += codes[k];
+      length += x * x;
+      off += (x - code * double{scale}) * (x - code * double{scale});
+      centered += x * center_K[k];
+    }
+    scale_[size(row)] = scale;
+    offset_[size(row)] = 128 * sum;
+    center_M_[size(row)] = static_cast<float>(centered);
+    out.length = std::max(out.length, std::sqrt(length));
+    out.off = std::max(out.off, std::sqrt(off));
+    out.centered = std::max(out.centered, std::abs(centered));
+  }
+
+  static constexpr std::int64_t kCenterSpans = 8;
+  static constexpr double kLargestCenter = 1e15;
+
+  const NearestAnchorArgs<float>& a_;
+  std::int64_t width_;
+  std::vector<AnchorCodes> codes_;
+  std::vector<std::int8_t> rows_;
+  std::vector<float> scale_, center_M_;
+  std::vector<std::int32_t> offset_;
+  std::vector<float> center_K_;
+};
+
+/// The memory of a thread.
+struct Memory {
+  std::vector<float> columns, score;
+  std::vector<std::uint8_t> codes;
+  std::vector<std::int32_t> anchor;
+  std::vector<std::uint32_t> lanes;
+
+  NearestAnchorScratch of(std::int64_t K, bool coded) {
+    const auto numbers = static_cast<std::size_t>(kSpan * ((K + 15) / 16 * 16));
+    columns.resize(numbers);
+    if (coded) {
+      codes.resize(numbers);
+      anchor.resize(static_cast<std::size_t>(kAnchorsKept));
+      lanes.resize(anchor.size());
+      score.resize(16 * anchor.size());
+    }
+    return {columns.data(), codes.data(), anchor.data(), lanes.data(), score.data()};
+  }
+};
+
 }  // namespace
 
-void nearest_anchor_cpu(const NearestAnchorArgs<float>& args) {
+void nearest_anchor_cpu(const NearestAnchorArgs<float>& given) {
+  NearestAnchorArgs<float> args = given;
   make_units(args);
+  std::optional<Coded> coded;
+  if (args.M >= kCodedFrom && args.S >= kSpan && args.kv.K <= kCodedUpTo) {
+    coded.emplace(args);
+    args.codes_G = coded->all();
+  }
   const std::int64_t spans = (args.S + kSpan - 1) / kSpan;
   const auto span = QUIRE_FOR_ISA(nearest_anchor_span);
   thread_pool().run(args.kv.G * spans, [&](std::int64_t piece) {
-    thread_local std::vector<float> scratch;
-    scratch.resize(static_cast<std::size_t>(kSpan * args.kv.K));
+    thread_local Memory memory;
     const std::int64_t slot = piece % spans * kSpan;
     const std::int64_t count = args.S - slot < kSpan ? args.S - slot : kSpan;
-    span(args, piece / spans, slot, static_cast<int>(count), scratch.data());
+    span(args, piece / spans, slot, static_cast<int>(count),
+         memory.of(args.kv.K, coded.has_value()));
   });
 }
 

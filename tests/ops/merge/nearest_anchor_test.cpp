@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
+#include <limits>
 
 #include "quire/base/error.h"
 #include "quire/base/thread_pool.h"
@@ -129,6 +131,99 @@ TEST(NearestAnchor, ThreadsAndPagesChangeNoBit) {
     }
   }
   set_threads(2);
+}
+
+/// Fewer than 64 keys are compared with all anchors, more of them by codes first: not a bit tells.
+void expect_same_as_in_parts(const Tensor& k_GSK, const Tensor& anchors, const std::string& what) {
+  const SequenceView view(k_GSK);
+  const NearestAnchor whole = nearest_anchor(view.kv(), 0, anchors);
+  const std::int64_t G = k_GSK.size(0), S = k_GSK.size(1);
+  for (std::int64_t at = 0; at < S; at += 63) {
+    const std::int64_t end = std::min(S, at + 63);
+    const Tensor some = k_GSK.slice(1, at, end).contiguous_copy();
+    const SequenceView part_view(some);
+    const NearestAnchor part = nearest_anchor(part_view.kv(), 0, anchors);
+    for (std::int64_t g = 0; g < G; ++g) {
+      for (std::int64_t s = at; s < end; ++s) {
+        const std::int64_t i = g * S + s, j = g * (end - at) + s - at;
+        ASSERT_EQ(whole.group_GS.data<std::int64_t>()[i], part.group_GS.data<std::int64_t>()[j])
+            << what << ", head " << g << ", key " << s;
+        ASSERT_EQ(std::bit_cast<std::uint32_t>(whole.cosine_GS.data<float>()[i]),
+                  std::bit_cast<std::uint32_t>(part.cosine_GS.data<float>()[j]))
+            << what << ", head " << g << ", key " << s;
+      }
+    }
+  }
+}
+
+TEST(NearestAnchor, KVM_02_CodesChangeNoBit) {
+  for (const std::int64_t S : {64, 65, 130})
+    for (const std::int64_t M : {64, 67, 201})
+      for (const std::int64_t K : {1, 5, 16, 20, 129})
+        expect_same_as_in_parts(random_tensor({2, S, K}, 1, DType::kF32),
+                                random_tensor({2, M, K}, 2, DType::kF32),
+                                concat("S ", S, ", M ", M, ", K ", K));
+}
+
+TEST(NearestAnchor, CodesChangeNoBitOfHardCases) {
+  const std::int64_t S = 140, M = 96, K = 40;
+  const auto keys = [&](auto&& change) {
+    std::vector<double> x = values(random_tensor({1, S, K}, 3));
+    for (std::size_t i = 0; i < x.size(); ++i)
+      x[i] = change(x[i], i / static_cast<std::size_t>(K), i % static_cast<std::size_t>(K));
+    return floats(x, {1, S, K});
+  };
+  const auto anchors = [&](auto&& change) {
+    std::vector<double> x = values(random_tensor({1, M, K}, 4));
+    for (std::size_t i = 0; i < x.size(); ++i)
+      x[i] = change(x[i], i / static_cast<std::size_t>(K), i % static_cast<std::size_t>(K));
+    return floats(x, {1, M, K});
+  };
+  const auto as_is = [](double x, std::size_t, std::size_t) { return x; };
+  const Tensor plain_keys = keys(as_is), plain = anchors(as_is);
+  const double nan = std::numeric_limits<double>::quiet_NaN(), infinity = HUGE_VAL;
+  // All alike but for the last bits, or quite alike: every product has to be made.
+  const std::vector<double> one = values(random_tensor({1, K}, 5));
+  for (const double apart : {0.0, 1e-7, 1e-5, 1e-3}) {
+    const Tensor near =
+        anchors([&](double x, std::size_t, std::size_t k) { return one[k] + apart * x; });
+    expect_same_as_in_parts(plain_keys, near, concat("anchors ", apart, " apart"));
+    expect_same_as_in_parts(
+        keys([&](double x, std::size_t, std::size_t k) { return one[k] + apart * x; }), near,
+        concat("all ", apart, " apart"));
+  }
+  // Far from the centre, in some numbers alone, of any size.
+  expect_same_as_in_parts(
+      keys([](double x, std::size_t, std::size_t k) { return k == 7 ? 1e4 + x : x; }), plain,
+      "one large number");
+  for (const double size : {1e-30, 1e-19, 1e-10, 1e10, 1e18, 1e25})
+    expect_same_as_in_parts(
+        keys([&](double x, std::size_t s, std::size_t) { return s % 5 == 0 ? size * x : x; }),
+        plain, concat("some keys times ", size));
+  // Zeros, and what is not finite, beside keys that are.
+  expect_same_as_in_parts(
+      keys([](double x, std::size_t s, std::size_t) { return s % 3 == 0 ? 0 : x; }), plain,
+      "keys of 0");
+  expect_same_as_in_parts(keys([&](double x, std::size_t s, std::size_t k) {
+                            return s == 70 && k == 3 ? nan : s == 9 && k == 5 ? infinity : x;
+                          }),
+                          plain, "keys that are not finite");
+  expect_same_as_in_parts(plain_keys, anchors([&](double x, std::size_t m, std::size_t k) {
+                            return m == 80 && k == 3 ? nan : m % 7 == 0 ? 0 : x;
+                          }),
+                          "anchors of NaN and 0");
+  expect_same_as_in_parts(plain_keys, anchors([](double x, std::size_t m, std::size_t) {
+                            return m % 2 == 0 ? 1e20 * x : 1e-20 * x;
+                          }),
+                          "anchors of any length");
+}
+
+TEST(NearestAnchor, CodesOfStoredKeys) {
+  for (const PagedForm& form : paged_forms()) {
+    const PagedCase pages(form, {70, 131});
+    expect_nearest(pages.view(), 1, random_tensor({2, 90, 20}, 4, DType::kF32),
+                   concat(to_string(form.dtype), ", pages of ", form.Z));
+  }
 }
 
 TEST(NearestAnchor, NoMatrixOfSimilarities) {
