@@ -74,7 +74,7 @@ struct TieredPlan {
   std::int64_t pages = 0, tokens = 0, bytes = -1;
 };
 
-/// What is looked at token by token, of a kv head.
+/// What is looked at token by token, of all kv heads: tokens, and clusters with an estimate.
 struct TieredShortlist {
   double tokens = 0, clusters = 0;
 };

@@ -123,9 +123,10 @@ void shares_of_scores(Tensor& score_RW, std::span<const float> total_R, std::spa
   QUIRE_CHECK(std::ssize(total_R) == dims['R'] && std::ssize(rank) <= dims['W'], "total_R has ",
               total_R.size(), " numbers, rank ", rank.size(), ", and score_RW is ",
               to_string(score_RW.shape()));
-  for (std::int64_t r = 0; r < dims['R']; ++r) QUIRE_FOR_ISA(share_row)
-  (score_RW.mutable_data<float>() + r * dims['W'], total_R[static_cast<std::size_t>(r)],
-   std::ssize(rank), r == 0, rank.data());
+  const auto shares = QUIRE_FOR_ISA(share_row);
+  for (std::int64_t r = 0; r < dims['R']; ++r)
+    shares(score_RW.mutable_data<float>() + r * dims['W'], total_R[static_cast<std::size_t>(r)],
+           std::ssize(rank), r == 0, rank.data());
 }
 
 void shares_not_taken(const Tensor& share_RW, std::span<const std::uint8_t> taken_W,
@@ -139,10 +140,11 @@ void shares_not_taken(const Tensor& share_RW, std::span<const std::uint8_t> take
               "share_RW is ", to_string(share_RW.shape()), ", taken_W has ", taken_W.size(),
               " places and rest_RC ", rest_RC.size(), "; ", runs.size(), " runs have ", all,
               " keys");
+  const auto sum = QUIRE_FOR_ISA(rest_row);
   for (std::int64_t r = 0; r < dims['R']; ++r) {
     float* rest = rest_RC.data() + r * std::ssize(runs);
-    QUIRE_FOR_ISA(rest_row)
-    (share_RW.data<float>() + r * dims['W'], taken_W.data(), runs.data(), std::ssize(runs), rest);
+    sum(share_RW.data<float>() + r * dims['W'], taken_W.data(), runs.data(), std::ssize(runs),
+        rest);
     for (std::int64_t c = 0; c < std::ssize(runs); ++c) rest[c] = std::log(rest[c]);
   }
 }
