@@ -5,8 +5,7 @@
 //
 // Prints a JSON object: seconds of reading (append and attend, with what the cache observes), of
 // end_reading(), and milliseconds of a step of one token afterwards, all layers; medians over the
-// rounds; and the bytes before and after. NAME may be `window`: as many tokens, evicted by
-// position.
+// rounds; and the bytes before and after. NAME may be `window`: the last tokens in their stead.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
