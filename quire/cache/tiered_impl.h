@@ -5,6 +5,7 @@
 // the attention of each query, tiered_storage.cpp where the tokens are.
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -97,13 +98,14 @@ struct HeldTokens {
 
 /// What a kv head attends to exactly, and what it looked at token by token.
 struct TieredHead {
-  std::int64_t tokens = 0;           // attended to
-  std::int64_t whole = 0;            // clusters of which all tokens are
-  std::int64_t looked_at = 0;        // tokens of the shortlist,
-  std::int64_t first = 0;            // and how many those of the heads before have
-  std::vector<SketchRun> runs;       // the members of its clusters,
-  std::vector<std::int32_t> of_run;  // and which of the C clusters that is
-  Tensor share_RL;                   // what each query of the group gives each of their tokens
+  std::int64_t tokens = 0;            // attended to
+  std::int64_t whole = 0;             // clusters of which all tokens are
+  std::int64_t looked_at = 0;         // tokens of the shortlist,
+  std::int64_t first = 0;             // and how many those of the heads before have
+  std::vector<SketchRun> runs;        // the members of its clusters,
+  std::vector<std::int32_t> of_run;   // and which of the C clusters that is
+  std::vector<std::int32_t> in_part;  // runs of which not all tokens are attended to
+  Tensor share_RL;                    // what each query of the group gives each of their tokens
 };
 
 /// What a query does not attend to exactly: clusters that were not taken, and pages, not opened or
@@ -133,6 +135,11 @@ struct TieredFound {
   }
   const TieredHead& head(std::int64_t g) const { return heads_G[static_cast<std::size_t>(g)]; }
   TieredHead& head(std::int64_t g) { return heads_G[static_cast<std::size_t>(g)]; }
+  /// Of the query heads of a kv head.
+  std::span<const float> totals(std::int64_t g) const {
+    const std::size_t R = total_H.size() / heads_G.size();
+    return std::span(total_H).subspan(static_cast<std::size_t>(g) * R, R);
+  }
   const std::int64_t* sizes(std::int64_t g) const { return size_GC.data<std::int64_t>() + g * C; }
   std::span<const std::uint8_t> shortlist(std::int64_t g) const {
     return {short_GC.data<std::uint8_t>() + g * C, static_cast<std::size_t>(C)};
@@ -163,6 +170,8 @@ struct TieredKnown {
   AttentionResult hot;
   Tensor lse_1H;
 };
+
+inline constexpr float kNone = -std::numeric_limits<float>::infinity();
 
 /// log(e^a + e^b)
 double log_add(double a, double b);

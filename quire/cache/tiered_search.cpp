@@ -22,7 +22,6 @@ constexpr float kMostSpread = 3;  // that half a variance adds to an estimate
 // for one earlier token (the one behind the last time this word stood there) give it a score up to
 // 4 standard deviations above the mean of its cluster.
 constexpr float kMostFar = 12;
-constexpr float kNone = -std::numeric_limits<float>::infinity();
 constexpr double kMinusInfinity = -std::numeric_limits<double>::infinity();
 
 std::span<const float> row_of(const Tensor& x_1HC, std::int64_t h) {
@@ -202,6 +201,7 @@ void TieredCache::Impl::look(const TieredLayer& layer, const Tensor& q_1HK, Tier
   found.score_1HC = cluster_mass(q_1HK, clusters, 0, scale);
   found.mass_1HC = Tensor::empty(found.score_1HC.shape(), DType::kF32);
   found.total_H.resize(static_cast<std::size_t>(layer.spec.H));
+  found.heads_G.resize(static_cast<std::size_t>(G));
   found.rank_GC = Tensor::empty({G, found.C}, DType::kF32);
   found.size_GC = Tensor::empty({G, found.C}, DType::kI64);
   thread_pool().run(G, [&](std::int64_t g) { rank(layer, q_1HK, g, found, known); });
@@ -274,9 +274,7 @@ void TieredCache::Impl::rank(const TieredLayer& layer, const Tensor& q_1HK, std:
     found.total_H[static_cast<std::size_t>(h)] =
         static_cast<float>(log_add(rest, log_sum_exp(row_of(found.mass_1HC, h))));
   }
-  shares_of_scores(hope_RC,
-                   std::span(found.total_H)
-                       .subspan(static_cast<std::size_t>(g * R), static_cast<std::size_t>(R)),
+  shares_of_scores(hope_RC, found.totals(g),
                    {found.rank_GC.mutable_data<float>() + g * C, static_cast<std::size_t>(C)});
 }
 

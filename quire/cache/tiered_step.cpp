@@ -13,7 +13,6 @@ namespace quire::cache {
 namespace {
 
 constexpr std::int64_t kPage = ClusterIndex::kPage;
-constexpr float kNone = -std::numeric_limits<float>::infinity();
 
 /// Attention to what `parts` attended to, all together: out and log-sum-exp. A part of weight 0 is
 /// passed over.
@@ -148,25 +147,13 @@ void TieredCache::Impl::add_sketched(const TieredFound& found, std::int64_t g, K
   const auto width = static_cast<std::size_t>(head.share_RL.size(1));
   std::vector<float> rest_RC(static_cast<std::size_t>(R * runs));
   shares_not_taken(head.share_RL, {found.taken(g), width}, head.runs, rest_RC);
-  std::vector<std::int32_t> left(static_cast<std::size_t>(runs + 1));  // which clusters
-  const std::uint8_t* taken = found.taken(g);
-  std::size_t count = 0;
-  for (std::int64_t run = 0; run < runs; ++run) {
-    const std::int64_t n = head.runs[static_cast<std::size_t>(run)].n;
-    std::uint8_t all = 1;
-    for (std::int64_t i = 0; i < n; ++i) all &= taken[i];
-    left[count] = static_cast<std::int32_t>(run);
-    count += all ^ 1u;
-    taken += n;
-  }
-  left.resize(count);
-  for (const std::int32_t run : left)
+  for (const std::int32_t run : head.in_part)
     to.add(g, found.cluster(g, head.of_run[static_cast<std::size_t>(run)]));
   for (std::int64_t r = 0; r < R; ++r) {
-    const float total = found.total_H[static_cast<std::size_t>(g * R + r)];
+    const float total = found.totals(g)[static_cast<std::size_t>(r)];
     const float* rest = rest_RC.data() + r * runs;
     float* score = to.scores(g * R + r);
-    for (const std::int32_t run : left) *score++ = rest[run] + total;
+    for (const std::int32_t run : head.in_part) *score++ = rest[run] + total;
   }
 }
 

@@ -10,7 +10,7 @@
 namespace quire::cache {
 namespace {
 
-constexpr std::int64_t kBehind = 16;  // places that sketch_scores() wants behind the last token
+constexpr std::int64_t kBehind = KeySketches::kAtOnce;
 
 std::size_t unsigned_of(std::int64_t i) { return static_cast<std::size_t>(i); }
 
@@ -57,7 +57,6 @@ void TieredCache::Impl::shorten(const TieredLayer& layer, TieredFound& found,
   found.short_GC = select_clusters(found.rank_GC.view({rows, G / rows * C}),
                                    found.size_GC.view({rows, G / rows * C}), tokens)
                        .taken_GM.view({G, C});
-  found.heads_G.resize(unsigned_of(G));
   std::int64_t all = 0;
   for (std::int64_t g = 0; g < G; ++g) {
     const std::uint8_t* is_short = found.shortlist(g).data();
@@ -101,8 +100,7 @@ void TieredCache::Impl::look_closer(const TieredLayer& layer, const Tensor& q_1H
     for (std::int64_t r = 0; r < R; ++r)
       for (float& x : std::span(score + r * L, unsigned_of(n)))
         x = static_cast<float>(cap * std::tanh(double{x} / cap));
-  shares_of_scores(head.share_RL,
-                   std::span(found.total_H).subspan(unsigned_of(g * R), unsigned_of(R)),
+  shares_of_scores(head.share_RL, found.totals(g),
                    std::span(found.rank).subspan(unsigned_of(head.first), unsigned_of(n)));
 }
 
@@ -153,16 +151,18 @@ void TieredCache::Impl::choose(const TieredLayer& layer, TieredFound& found,
   }
 }
 
-/// How many tokens and whole clusters a kv head took.
+/// How many tokens and whole clusters a kv head took, and what is left of the others.
 void TieredCache::Impl::count_taken(TieredFound& found, std::int64_t g) const {
   TieredHead& head = found.head(g);
   const std::uint8_t* taken = found.taken(g);
-  for (const SketchRun& run : head.runs) {
+  for (std::size_t run = 0; run < head.runs.size(); ++run) {
+    const std::int64_t n = head.runs[run].n;
     std::int64_t of_run = 0;
-    for (std::int64_t i = 0; i < run.n; ++i) of_run += taken[i];
+    for (std::int64_t i = 0; i < n; ++i) of_run += taken[i];
     head.tokens += of_run;
-    head.whole += of_run == run.n ? 1 : 0;
-    taken += run.n;
+    head.whole += of_run == n ? 1 : 0;
+    if (of_run < n) head.in_part.push_back(static_cast<std::int32_t>(run));
+    taken += n;
   }
 }
 

@@ -7,6 +7,7 @@
 #include "quire/base/simd.h"
 #include "quire/ops/merge/key_tile.h"
 #include "quire/ops/merge/nearest_anchor_kernel.h"
+#include "quire/ops/tile/code_product.h"
 #include "quire/ops/tile/gemm_tile.h"
 
 namespace quire::kernel::QUIRE_ISA_NS {
@@ -106,29 +107,7 @@ template <int T>
                             const CodedKeys& keys, const NearestAnchorScratch& scratch,
                             Kept& kept) {
   I32 acc[static_cast<std::size_t>(T)][4];
-#pragma GCC unroll 4
-  for (int t = 0; t < T; ++t) {
-    const I32 start = set1_i32(-a.offset_M[m + t]);
-#pragma GCC unroll 4
-    for (int p = 0; p < 4; ++p) acc[t][p] = start;
-  }
-  const std::int8_t* rows = a.rows + m * width;
-  const std::uint8_t* codes = scratch.codes;
-  // Four steps at a time: GCC copies every accumulator once for each turn of the loop.
-  for (std::int64_t k = 0; k < width; k += 16, codes += 1024) {
-#pragma GCC unroll 4
-    for (int q = 0; q < 4; ++q) {
-      Bytes key[4];
-#pragma GCC unroll 4
-      for (int p = 0; p < 4; ++p) key[p] = load_bytes(codes + 256 * q + 64 * p);
-#pragma GCC unroll 4
-      for (int t = 0; t < T; ++t) {
-        const Bytes row = repeat4(rows + t * width + k + 4 * q);
-#pragma GCC unroll 4
-        for (int p = 0; p < 4; ++p) acc[t][p] = dot4(acc[t][p], key[p], row);
-      }
-    }
-  }
+  code_products<T>(a.rows + m * width, a.offset_M + m, width, scratch.codes, acc);
   if (kept.count + 4 * T > kAnchorsKept) return false;
 #pragma GCC unroll 4
   for (int t = 0; t < T; ++t) {

@@ -5,6 +5,7 @@
 #include "quire/base/simd.h"
 #include "quire/ops/merge/key_tile.h"
 #include "quire/ops/search/cluster_keys_kernel.h"
+#include "quire/ops/tile/code_product.h"
 #include "quire/ops/tile/gemm_tile.h"
 
 namespace quire::kernel::QUIRE_ISA_NS {
@@ -18,28 +19,7 @@ template <int T>
 QUIRE_INLINE void compare(Best& best, const CentroidCodes& c, std::int64_t m,
                           const std::uint8_t* columns) {
   I32 acc[static_cast<std::size_t>(T)][4];
-#pragma GCC unroll 4
-  for (int t = 0; t < T; ++t) {
-    const I32 start = set1_i32(-c.offset_M[m + t]);
-#pragma GCC unroll 4
-    for (int p = 0; p < 4; ++p) acc[t][p] = start;
-  }
-  const std::int8_t* rows = c.rows + m * c.width;
-  // Four steps at a time: GCC copies every accumulator once for each turn of the loop.
-  for (std::int64_t k = 0; k < c.width; k += 16, columns += 1024) {
-#pragma GCC unroll 4
-    for (int q = 0; q < 4; ++q) {
-      Bytes key[4];
-#pragma GCC unroll 4
-      for (int p = 0; p < 4; ++p) key[p] = load_bytes(columns + 256 * q + 64 * p);
-#pragma GCC unroll 4
-      for (int t = 0; t < T; ++t) {
-        const Bytes centroid = repeat4(rows + t * c.width + k + 4 * q);
-#pragma GCC unroll 4
-        for (int p = 0; p < 4; ++p) acc[t][p] = dot4(acc[t][p], key[p], centroid);
-      }
-    }
-  }
+  code_products<T>(c.rows + m * c.width, c.offset_M + m, c.width, columns, acc);
 #pragma GCC unroll 4
   for (int t = 0; t < T; ++t) {
     const F32 row = set1(static_cast<float>(m + t)), scale = set1(c.scale_M[m + t]);

@@ -12,7 +12,7 @@ namespace quire {
 namespace {
 
 constexpr std::int64_t kSpan = 64;
-constexpr std::int64_t kBehind = 16;  // keys that are read with the last ones
+constexpr std::int64_t kBehind = KeySketches::kAtOnce;
 
 void check_f32(const Tensor& x, const char* name) {
   QUIRE_CHECK(x.dtype() == DType::kF32, name, " is ", to_string(x.dtype()), ", expected f32");
@@ -57,11 +57,15 @@ KeySketches::KeySketches(std::span<const float> weight_K)
     weight_[k] = weight_K[k];
     one_by_weight_[k] = 1 / weight_K[k];
   }
-  truncate(0);
+  resize(0);
 }
 
 void KeySketches::truncate(std::int64_t n) {
   QUIRE_CHECK(n >= 0 && n <= size_, "truncate to ", n, " of ", size_, " keys");
+  resize(n);
+}
+
+void KeySketches::resize(std::int64_t n) {
   size_ = n;
   for (auto& codes : codes_) codes.resize(static_cast<std::size_t>(16 * (n + kBehind)));
   scale_.resize(static_cast<std::size_t>(n + kBehind));
@@ -73,9 +77,7 @@ void KeySketches::add(const Tensor& rest_NK) {
               to_string(rest_NK.shape()), ", expected K = ", K_);
   const Tensor rest = rest_NK.contiguous_copy();
   const std::int64_t N = rest.size(0), first = size_;
-  size_ += N;
-  for (auto& codes : codes_) codes.resize(static_cast<std::size_t>(16 * (size_ + kBehind)));
-  scale_.resize(static_cast<std::size_t>(size_ + kBehind));
+  resize(first + N);
   std::vector<float> whole(weight_.size());
   std::vector<std::uint8_t*> to(codes_.size());
   for (std::int64_t i = 0; i < N; ++i) {

@@ -35,13 +35,15 @@ class KeySketches {
   void truncate(std::int64_t n);
 
   std::int64_t size() const { return size_; }
-  std::int64_t K() const { return K_; }
+  /// Scores are made of so many keys at a time: as many places are wanted behind the last one.
+  static constexpr std::int64_t kAtOnce = 16;
   /// Codes, whole spans of 64 numbers, and a scale of 16 bits.
   static std::int64_t bytes_per_key(std::int64_t K) { return 16 * spans_of(K) + 2; }
 
  private:
   friend void sketch_scores(const KeySketches&, const SketchedKeys&, const Tensor&, double,
                             Tensor&);
+  void resize(std::int64_t n);
   static std::int64_t spans_of(std::int64_t K) { return (K + 63) / 64; }
 
   std::int64_t K_, size_ = 0;
@@ -61,7 +63,7 @@ struct SketchedKeys {
 ///   score[r, i] = mean[r, c] + scale · q_r·(key_i − mean_c)      by the sketch
 ///
 /// q_RK      f32
-/// score_RW  f32, with 16 places more than the runs have keys; those hold nothing of use
+/// score_RW  f32, with kAtOnce places more than the runs have keys; those hold nothing of use
 ///
 /// In the calling thread. Throws ArgumentError on shapes, dtypes and runs.
 /// Order   queries are rounded to 8 bits; whole numbers from there: each score depends on nothing
