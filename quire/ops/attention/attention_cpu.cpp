@@ -13,9 +13,8 @@
 namespace quire::kernel {
 namespace {
 
-// Rows that share a tile: enough to pay for gathering it, few enough for their queries, scores and
-// outputs to stay in L2.
-constexpr std::int64_t kTileRows = 192;
+// Rows that share a tile: enough to pay for fetching it, few enough for their scores to stay in L2.
+constexpr std::int64_t kTileRows = 240;
 // Up to so many rows, the chunks of one kv head are computed apart, by several threads, and merged
 // afterwards.
 constexpr std::int64_t kSplitRows = 32;
@@ -54,8 +53,6 @@ class Run {
  public:
   explicit Run(const AttentionForward& args)
       : a_(args), group_(args.H / args.kv.G), width_((args.kv.U + 15) / 16 * 16) {
-    const std::int64_t widest = std::max(args.kv.K, width_);
-    tile_rows_ = widest <= 128 ? kTileRows : kTileRows / 4 * 3;
     for (std::int64_t b = 0; b < a_.B; ++b)
       for (std::int64_t g = 0; g < a_.kv.G; ++g) add_blocks(b, g);
     cut_blocks();
@@ -94,8 +91,7 @@ class Run {
     const std::int64_t T = a_.start_J[b + 1] - a_.start_J[b];
     const std::int64_t start = view_first(a_.kv, b, g);
     const KeyRange keys{start, start + view_length(a_.kv, b, g)};
-    const std::int64_t step =
-        T * group_ <= kSplitRows ? T : std::max<std::int64_t>(1, tile_rows_ / group_);
+    const std::int64_t step = T * group_ <= kSplitRows ? T : queries_together(T);
     for (std::int64_t first = 0; first < T; first += step) {
       Block block{{b, g, first, std::min(T, first + step), nullptr, INT64_MAX},
                   0,
@@ -114,6 +110,13 @@ class Run {
       split_floats_ += state_floats(block) * (block.end_chunk - block.first_chunk);
       split_chunks_ += block.end_chunk - block.first_chunk;
     }
+  }
+
+  /// Queries of a block: as many in each as in the others, but for a few.
+  std::int64_t queries_together(std::int64_t T) const {
+    const std::int64_t most = std::max<std::int64_t>(1, kTileRows / group_),
+                       blocks = (T + most - 1) / most, even = (T + blocks - 1) / blocks;
+    return std::min(most, (even + 5) / 6 * 6);  // whole register tiles
   }
 
   /// Split blocks are cut into runs of chunks: many heads first, since they lie together in a page,
@@ -141,19 +144,21 @@ class Run {
     }
   }
 
-  const float* q_at(std::int64_t n, std::int64_t h) const {
-    return a_.q_NHK + (n * a_.H + h) * a_.kv.K;
-  }
-
-  /// The block's rows with their queries one after the other: in `memory`, where they do not lie so
-  /// already. (Rows a power of two apart would share a few lines of the cache.)
+  /// The block's rows with their queries packed, one after the other: in `memory`, where they do
+  /// not lie so already. (Rows a power of two apart would share a few lines of the cache.)
   AttentionRows with_queries(const Block& block, float* memory) const {
     AttentionRows rows = block.rows;
-    const std::int64_t n = a_.start_J[rows.b] + rows.first, h = rows.g * group_;
-    rows.q = q_at(n, h);
-    if (rows.last - rows.first == 1 || group_ == a_.H) return rows;
-    for (std::int64_t i = 0; i < rows.last - rows.first; ++i)
-      std::copy_n(q_at(n + i, h), group_ * a_.kv.K, memory + i * group_ * a_.kv.K);
+    const std::int64_t count = rows.last - rows.first, apart = a_.H * a_.kv.K;
+    const float* queries =
+        a_.q_NHK + (a_.start_J[rows.b] + rows.first) * apart + rows.g * group_ * a_.kv.K;
+    const bool joined = count == 1 || group_ == a_.H;
+    rows.q = queries;
+    if (joined && a_.products != Products::kBf16Dots) return rows;
+    const std::int64_t step = joined ? count : 1, floats = query_floats(a_.products, a_.kv.K);
+    for (std::int64_t i = 0; i < count; i += step) {
+      QUIRE_FOR_ISA(pack_queries)
+      (a_, queries + i * apart, step * group_, memory + i * group_ * floats);
+    }
     rows.q = memory;
     return rows;
   }
@@ -161,8 +166,8 @@ class Run {
   /// The chunks of a piece of split blocks, each into its own state.
   void compute_chunks(const Piece& piece) {
     const std::int64_t rows = count(blocks_[piece.block]),
-                       own = lines(attention_scratch(rows, a_.kv.K, width_, piece.heads)),
-                       queries = lines(rows * a_.kv.K);
+                       own = lines(heads_scratch(rows, a_.kv.K, width_)),
+                       queries = lines(rows * query_floats(a_.products, a_.kv.K));
     float* memory = scratch(own + piece.heads * queries);
     std::array<AttentionRows, kHeads> packed;
     for (std::int64_t h = 0; h < piece.heads; ++h) {
@@ -191,18 +196,17 @@ class Run {
   void compute(const Piece& piece) {
     const Block& block = blocks_[piece.block];
     if (block.split) return compute_chunks(piece);
-    const std::int64_t rows = count(block), own = lines(attention_scratch(rows, a_.kv.K, width_)),
-                       queries = lines(rows * a_.kv.K);
+    const std::int64_t rows = count(block), own = lines(chunk_scratch(rows, a_.kv.K)),
+                       queries = lines(rows * query_floats(a_.products, a_.kv.K));
     const auto kernel = QUIRE_FOR_ISA(attention_chunk);
-    float* memory = scratch(own + queries + 2 * state_floats(block));
-    float* states = memory + own + queries;
+    float* memory = scratch(own + queries + state_floats(block));
     const AttentionRows packed = with_queries(block, memory + own);
-    const SoftmaxState total = state_at(states, rows),
-                       part = state_at(states + state_floats(block), rows);
-    clear(total, rows);
+    const SoftmaxState total = state_at(memory + own + queries, rows);
+    if (block.first_chunk == block.end_chunk) clear(total, rows);
     for (std::int64_t chunk = block.first_chunk; chunk < block.end_chunk; ++chunk) {
-      if (kernel(a_, packed, chunk, part, memory))
-        QUIRE_FOR_ISA(merge_states)(total, part, rows, width_);
+      const bool is_last = chunk + 1 == block.end_chunk;
+      kernel({a_, packed, chunk, is_last ? -1 : block.rows.g, chunk + 1, total,
+              chunk == block.first_chunk, memory});
     }
     finish_rows(a_, block.rows, total);
   }
@@ -227,7 +231,7 @@ class Run {
   }
 
   const AttentionForward& a_;
-  std::int64_t group_, width_, tile_rows_;
+  std::int64_t group_, width_;
   std::vector<Block> blocks_;
   std::vector<std::int64_t> offsets_;  // of a split block's states
   std::vector<Piece> pieces_;

@@ -68,32 +68,54 @@ struct SoftmaxState {
 };
 
 /// Queries [first, last) of sequence `b` with the heads of kv head `g` are rows (query − first) ·
-/// H/G + head, and their queries lie at `q`, row after row. Keys before position `until` are worth
-/// asking for ahead.
+/// H/G + head; they lie at `q`, row after row, as pack_queries() makes them. Keys before position
+/// `until` are worth asking for ahead.
 struct AttentionRows {
   std::int64_t b, g, first, last;
   const float* q;
   std::int64_t until;
 };
 
-/// Floats that attention_chunk needs beside the state: a tile of keys or values, scores, what
-/// belongs to a key, and queries as pairs. attention_heads has those of `heads`.
-constexpr std::int64_t attention_scratch(std::int64_t rows, std::int64_t K, std::int64_t width,
-                                         std::int64_t heads = 1) {
-  const std::int64_t value_width = (width + 63) / 64 * 64;
-  return kTileKeys * ((K > value_width ? K : value_width) + rows + 4) +
-         rows * (heads * (K / 2 + 16) + 1) + 64;
+/// Floats of a packed query: never more than K + 16.
+constexpr std::int64_t query_floats(Products products, std::int64_t K) {
+  return products == Products::kBf16Dots ? (K + 31) / 32 * 16 : K;
 }
+/// `count` queries of K floats to rows of query_floats(): as they are, or as pairs of bf16.
+QUIRE_DECLARE_KERNEL(void, pack_queries, const AttentionForward& args, const float* queries,
+                     std::int64_t count, float* to)
 
+/// Floats that attention_heads needs beside the states: a tile of keys or values, scores, and what
+/// belongs to a key.
+constexpr std::int64_t heads_scratch(std::int64_t rows, std::int64_t K, std::int64_t width) {
+  const std::int64_t value_width = (width + 63) / 64 * 64;
+  return kTileKeys * ((K > value_width ? K : value_width) + rows + 3) + rows + 16;
+}
 /// The softmax over the keys of one chunk (positions [chunk · 256, chunk · 256 + 256)), from an
-/// empty state. False when no row sees a key.
-QUIRE_DECLARE_KERNEL(bool, attention_chunk, const AttentionForward& args, const AttentionRows& rows,
-                     std::int64_t chunk, const SoftmaxState& state, float* scratch)
-/// The same for several kv heads of one sequence and the same queries, tile by tile: the keys of
-/// all heads lie near each other in a page, so that their addresses are translated once.
+/// empty state, for several kv heads of one sequence with the same few queries, tile by tile: the
+/// keys of all heads lie near each other in a page, so that their addresses are translated once.
+/// False when no row sees a key.
 QUIRE_DECLARE_KERNEL(bool, attention_heads, const AttentionForward& args, const AttentionRows* rows,
                      const SoftmaxState* states, std::int64_t heads, std::int64_t chunk,
                      float* scratch)
+
+/// A chunk of keys for many rows of one kv head.
+struct AttentionChunk {
+  const AttentionForward& args;
+  const AttentionRows& rows;
+  std::int64_t chunk;
+  std::int64_t next_g, next_chunk;  // what comes after it; next_g < 0: nothing
+  const SoftmaxState& into;
+  bool fresh;      // `into` holds nothing yet: it is overwritten, else merged into
+  float* scratch;  // of chunk_scratch() floats
+};
+/// Floats that attention_chunk needs: a tile of keys, 64 columns of the chunk's values, and for each
+/// row (whole sixteens of them and one more) its scores, 16 maxima or sums, and 9 numbers.
+constexpr std::int64_t chunk_scratch(std::int64_t rows, std::int64_t K) {
+  return kTileKeys * (K + 3) + kChunkKeys * 64 + (rows / 16 * 16 + 32) * (kChunkKeys + 16 + 9) + 16;
+}
+/// attention_heads() and merge_states(), in the same bits.
+QUIRE_DECLARE_KERNEL(void, attention_chunk, const AttentionChunk& args)
+
 /// Merges the state of a later chunk into `into`, which may be empty (max −inf): exact there.
 QUIRE_DECLARE_KERNEL(void, merge_states, const SoftmaxState& into, const SoftmaxState& later,
                      std::int64_t rows, std::int64_t width)

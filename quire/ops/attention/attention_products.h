@@ -253,10 +253,7 @@ struct DotsOf {
 using Dots = DotsOf<PairsOfTile>;
 using DotsOfRows = DotsOf<PairsOfRows>;
 
-/// Floats that a query of K pairs, filled up, takes.
-constexpr std::int64_t paired_width(std::int64_t K) { return (K + 31) / 32 * 16; }
-
-/// Rows of K floats that are bf16 to rows of paired_width(K).
+/// Rows of K floats that are bf16 to pairs of them, filled up with 0.
 QUIRE_INLINE void pair_rows(const float* rows, std::int64_t count, std::int64_t K, float* to) {
   for (std::int64_t r = 0; r < count; ++r, rows += K) {
     for (std::int64_t k = 0; k < K; k += 32, to += 16) {
@@ -307,8 +304,10 @@ QUIRE_INLINE void gather_key_pairs(const KvView& kv, std::int64_t first_slot, co
       // A stored block is taken whole, also over the ends: those lanes are masked.
       const int in = lane < tile.begin ? tile.begin : lane;
       const std::byte* block = rows.k[in] - (in - lane) * 2;
-      for (std::int64_t k = 0; k < kv.K; k += 2)
-        put(k, lane, block + 32 * k, k + 1 < kv.K ? block + 32 * (k + 1) : kNothing);
+      std::int64_t k = 0;
+      for (; k + 2 <= kv.K; k += 2)
+        store_pairs(to + k / 2 * kTileKeys + lane, pair_halves(block + 32 * k));
+      if (k < kv.K) put(k, lane, block + 32 * k, kNothing);
     } else {
       for (std::int64_t k = 0; k < kv.K; k += 2) {
         alignas(64) std::byte pair[2][32] = {};
@@ -322,28 +321,35 @@ QUIRE_INLINE void gather_key_pairs(const KvView& kv, std::int64_t first_slot, co
   }
 }
 
-/// The values of a tile of bf16, lanes (2j, 2j + 1) together: column u of block u / 64 at j·64 + u
-/// % 64. Zeros in the lanes without a key. False when one is not finite.
+/// Columns [begin, end) of the values of a tile of bf16, lanes (2j, 2j + 1) together: column u of
+/// block u / 64 at j·64 + u % 64, where column `begin`, a multiple of 64, is the first. Zeros in the
+/// lanes without a key. False when one is not finite.
 QUIRE_INLINE bool gather_value_pairs(const KvView& kv, const Tile& tile, const TileRows& rows,
-                                     float* to) {
-  alignas(64) static constexpr std::byte kNothing[32] = {};
+                                     std::int64_t begin, std::int64_t end, float* to) {
+  alignas(64) static constexpr std::byte kNothing[64] = {};
+  alignas(64) std::byte rest[2][64];
   F32 probe = zero();  // stays 0 while 0 · v is
+  const std::int64_t last = end < kv.U ? end : kv.U;
   for (int lane = tile.begin / 2 * 2; lane < tile.end; lane += 2) {
     const bool has_low = lane >= tile.begin, has_high = lane + 1 < tile.end;
-    for (std::int64_t u = 0; u < kv.U; u += 16) {
+    for (std::int64_t u = begin; u < last; u += 32) {
       const std::byte *low = has_low ? rows.v[lane] + 2 * u : kNothing,
                       *high = has_high ? rows.v[lane + 1] + 2 * u : kNothing;
-      alignas(64) std::byte rest[2][32] = {};
-      if (kv.U - u < 16) {
-        const auto bytes = static_cast<std::size_t>(2 * (kv.U - u));
+      if (last - u < 32) {
+        const auto bytes = static_cast<std::size_t>(2 * (last - u));
+        __builtin_memset(rest, 0, sizeof(rest));
         __builtin_memcpy(rest[0], low, bytes);
         __builtin_memcpy(rest[1], high, bytes);
         low = rest[0];
         high = rest[1];
       }
-      const Pairs both = pair_up(low, high);
-      store_pairs(to + value_offset(lane / 2, u, kTileKeys / 2), both);
-      probe = fma(widen_low(both), zero(), fma(widen_high(both), zero(), probe));
+      Pairs both[2];
+      pair_up32(low, high, both);
+      for (int i = 0; i < 2; ++i) {
+        if (last - u <= 16 * i) break;
+        store_pairs(to + value_offset(lane / 2, u - begin + 16 * i, kTileKeys / 2), both[i]);
+        probe = fma(widen_low(both[i]), zero(), fma(widen_high(both[i]), zero(), probe));
+      }
     }
   }
   return all_finite(probe);

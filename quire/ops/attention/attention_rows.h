@@ -3,75 +3,12 @@
 // The scores, weights and weighted sums of some rows over one tile of keys and values.
 
 #include "quire/base/simd.h"
-#include "quire/ops/attention/attention_kernel.h"
+#include "quire/ops/attention/attention_job.h"
 #include "quire/ops/attention/attention_products.h"
 #include "quire/ops/attention/attention_score.h"
 #include "quire/ops/attention/attention_tile.h"
-#include "quire/ops/attention/visible.h"
-#include "quire/ops/tile/panel_product.h"
 
 namespace quire::kernel::QUIRE_ISA_NS {
-
-constexpr int kStrip = kRegisters < 32 ? 2 : 6;  // rows of a register tile: 6 × 4 accumulators
-
-/// One call of attention_chunk: what all tiles share.
-struct Job {
-  const AttentionForward& a;
-  const AttentionRows& rows;
-  SoftmaxState state;
-  TileMemory memory;
-  float* scores;   // [rows, 64]: scores, then weights
-  float* rescale;  // [rows]: what the earlier output is multiplied by
-  std::int64_t group, count, width;
-  KeyRange keys;         // positions of the sequence's keys
-  std::int64_t T;        // queries of the sequence
-  bool plain;            // scores are scale · q·k
-  const float* queries;  // rows of query_floats: floats, or pairs of bf16
-  std::int64_t query_floats;
-
-  // (A division of 32 bits takes half the time.)
-  std::int64_t query_of_block(std::int64_t row) const {
-    return static_cast<std::uint32_t>(row) / static_cast<std::uint32_t>(group);
-  }
-  const float* q(std::int64_t row) const { return queries + row * query_floats; }
-  ScoreRow row_at(std::int64_t row) const {
-    const std::int64_t query = query_of_block(row), t = rows.first + query;
-    return {
-        rows.b, rows.g, rows.g * group + row - query * group, t, query_position(a.spec, keys, t, T),
-        keys};
-  }
-  KeyRange seen(std::int64_t row) const {
-    return visible(a.spec, keys, query_position(a.spec, keys, rows.first + query_of_block(row), T));
-  }
-  /// What of the 64 positions from `position` on is worth asking for.
-  Next next(std::int64_t position) const {
-    const std::int64_t end = seen(count - 1).end,
-                       keys_left = (end < rows.until ? end : rows.until) - position;
-    return {rows.g, position - keys.begin,
-            position < keys.begin   ? 0
-            : keys_left < kTileKeys ? keys_left
-                                    : kTileKeys};
-  }
-};
-
-/// What rows see of a tile. Most tiles are seen whole by all rows.
-struct Sight {
-  const Job& job;
-  const Tile& tile;
-  bool whole;
-
-  Sight(const Job& j, const Tile& t, std::int64_t from_row)
-      : job(j), tile(t), whole(sees_all(from_row, j.count - 1)) {}
-  /// Rows are in the order of their queries: what the last sees from its begin on and the first up
-  /// to its end, all see.
-  bool sees_all(std::int64_t first, std::int64_t last) const {
-    return job.seen(last).begin <= tile.position &&
-           job.seen(first).end >= tile.position + kTileKeys;
-  }
-  LaneRange of(std::int64_t row) const {
-    return whole ? LaneRange{0, kTileKeys} : lanes(job.seen(row), tile);
-  }
-};
 
 template <int R>
 QUIRE_INLINE void store_scores(const Job& job, std::int64_t row, const Accumulators<R, 4>& acc) {
@@ -142,27 +79,34 @@ QUIRE_INLINE void store_weights(float* to, const F32* w) {
   }
 }
 
+/// Scores less `largest` to weights e^x, and their sum in each of 16 lanes.
+template <Weights kKind>
+QUIRE_INLINE F32 weigh_row(float* scores, float largest, const Tile& tile) {
+  const F32 base = set1(largest);
+  F32 w[4], sum = zero();
+#pragma GCC unroll 4
+  for (int p = 0; p < 4; ++p) {
+    const F32 x = sub(load(scores + 16 * p), base);
+    w[p] = kKind == Weights::kAsTheyAre ? exp(x) : exp_to_round(x);
+    sum = add(sum, w[p]);
+    if (tile.v_scale != nullptr) {
+      // Only where there is weight: the scale of a masked key may be anything.
+      w[p] = select_less(zero(), w[p], mul(w[p], load(tile.v_scale + 16 * p)), w[p]);
+    }
+  }
+  store_weights<kKind>(scores, w);
+  return sum;
+}
+
 /// Scores to weights e^(s − max) and their running sum.
 template <Weights kKind, int R>
 QUIRE_INLINE void weigh(const Job& job, const Tile& tile, std::int64_t row) {
   Array<F32, R> sums;
   for (int r = 0; r < R; ++r) {
-    float* s = job.scores + (row + r) * kTileKeys;
     const float largest = job.state.max_R[row + r];
     // While nothing was seen every score is −inf, and −inf − 0 weighs nothing. (A NaN stays one.)
-    const F32 base = set1(largest == kMinusInfinity ? 0.0f : largest);
-    sums[r] = zero();
-    F32 w[4];
-    for (int p = 0; p < 4; ++p) {
-      const F32 x = sub(load(s + 16 * p), base);
-      w[p] = kKind == Weights::kAsTheyAre ? exp(x) : exp_to_round(x);
-      sums[r] = add(sums[r], w[p]);
-      if (tile.v_scale != nullptr) {
-        // Only where there is weight: the scale of a masked key may be anything.
-        w[p] = select_less(zero(), w[p], mul(w[p], load(tile.v_scale + 16 * p)), w[p]);
-      }
-    }
-    store_weights<kKind>(s, w);
+    sums[r] = weigh_row<kKind>(job.scores + (row + r) * kTileKeys,
+                               largest == kMinusInfinity ? 0.0f : largest, tile);
   }
   for (int r = 0; r < R; ++r) {
     float& sum = job.state.sum_R[row + r];
@@ -200,16 +144,13 @@ static void weigh_columns(const Job& job, const Tile& tile, std::int64_t row, La
       store(job.state.out_RU + (row + r) * job.width + u + 16 * p, acc[r][p]);
 }
 
-/// The same sums for a row whose tile holds values that are not finite. Where a bias or a mask may
-/// have masked keys, those of weight 0 are passed over.
+/// acc and the sum of a row over values of which some are not finite, in columns [u, u + 16). Where
+/// a bias or a mask may have masked keys, those of weight 0 are passed over.
 template <class Form>
-static void weigh_one_by_one(const Job& job, const Tile& tile, std::int64_t row, LaneRange range,
-                             bool masked, std::int64_t u) {
-  const float* w = job.scores + row * kTileKeys;
+static F32 add_one_by_one(F32 acc, const float* w, const Tile& tile, LaneRange range, bool masked,
+                          std::int64_t u) {
   const std::int64_t step = tile.v_step_bytes,
                      column = u / 64 * tile.v_block_bytes + u % 64 * Form::kColumnBytes;
-  float* out = job.state.out_RU + row * job.width + u;
-  F32 acc = mul(load(out), set1(job.rescale[row]));
   for (int i = range.begin / 2 * 2; i < (range.end + 1) / 2 * 2; ++i) {
     const int lane = i ^ Form::kFirst;
     if (lane < range.begin || lane >= range.end) continue;
@@ -217,46 +158,13 @@ static void weigh_one_by_one(const Job& job, const Tile& tile, std::int64_t row,
     const std::byte* v = tile.v[lane / 16] - Form::row_offset(lane / 16 * 16, step) + column;
     acc = Form::one(acc, w, v, step, lane);
   }
-  store(out, acc);
+  return acc;
 }
-
-/// Calls f with R rows at a time as a constant, from `row` to `count`.
-template <class F>
-QUIRE_INLINE void strips(std::int64_t row, std::int64_t count, F&& f) {
-  for (; row + kStrip <= count; row += kStrip) f(row, Constant<kStrip>{});
-  if constexpr (kStrip > 4) {
-    if (row + 4 <= count) {
-      f(row, Constant<4>{});
-      row += 4;
-    }
-    if (row + 3 <= count) {
-      f(row, Constant<3>{});
-      row += 3;
-    }
-  }
-  for (; row < count; ++row) f(row, Constant<1>{});
-}
-
-/// Asks for the rows of a tile, a few at a time, while something else is computed.
-struct TileAhead {
-  TileRows rows;
-  std::int64_t k_bytes = 0, v_bytes = 0;  // of a row; 0: there is nothing to ask for
-  int lane = 0, end = 0, step = 0;
-
-  QUIRE_INLINE void ask(const std::byte* p, std::int64_t bytes) {
-    for (std::int64_t at = 0; at < bytes; at += 64) prefetch_far(p + at);
-  }
-  [[gnu::always_inline]] void fetch() {
-    for (const int to = lane + step < end ? lane + step : end; lane < to; ++lane) {
-      ask(rows.k[lane], k_bytes);
-      ask(rows.v[lane], v_bytes);
-    }
-  }
-};
 
 /// Scores and weights of all rows while the keys are near.
 template <class Form>
-static void score_tile(const Job& job, const Tile& tile, std::int64_t from_row, TileAhead ahead) {
+static void score_tile(const Job& job, const Tile& tile, std::int64_t from_row, Ahead& keys,
+                       Ahead& values) {
   const Sight sight(job, tile, from_row);
   strips(from_row, job.count, [&](std::int64_t row, auto rows) {
     constexpr int R = decltype(rows)::kValue;
@@ -264,7 +172,8 @@ static void score_tile(const Job& job, const Tile& tile, std::int64_t from_row, 
     score_strip<Form, R>(job, tile, sight, row, highest);
     raise_maxima<R>(job, row, highest);
     weigh<Form::kWeights, R>(job, tile, row);
-    ahead.fetch();
+    keys.fetch();
+    values.fetch();
   });
 }
 
@@ -279,28 +188,31 @@ QUIRE_INLINE void weigh_strip(const Job& job, const Tile& tile, const Sight& sig
   // (Both may see nothing of the tile, one before it and one after it, and a row between them
   // does.)
   const bool same = first.begin == last.begin && first.end == last.end && first.begin < first.end;
-  const bool masked =
-      job.a.spec.mask_TS != nullptr || job.a.spec.allow_TS != nullptr || job.a.kv.bias != nullptr;
+  const bool masked = may_mask(job.a);
   if (same && (tile.finite || !masked)) {
     weigh_columns<Form, R, P>(job, tile, row, first, u);
   } else if (tile.finite) {
     weigh_columns<Form, R, P>(job, tile, row, {tile.begin, last.end > 0 ? last.end : tile.end}, u);
   } else {
-    for (int r = 0; r < R; ++r)
-      for (int p = 0; p < P; ++p)
-        weigh_one_by_one<Form>(job, tile, row + r, sight.of(row + r), masked, u + 16 * p);
+    for (int r = 0; r < R; ++r) {
+      for (int p = 0; p < P; ++p) {
+        float* out = job.state.out_RU + (row + r) * job.width + u + 16 * p;
+        const F32 acc = mul(load(out), set1(job.rescale[row + r]));
+        store(out, add_one_by_one<Form>(acc, job.scores + (row + r) * kTileKeys, tile,
+                                        sight.of(row + r), masked, u + 16 * p));
+      }
+    }
   }
 }
 
 /// The weighted sums of all rows while the values are near.
 template <class Form>
-static void weigh_tile(const Job& job, const Tile& tile, std::int64_t from_row, TileAhead ahead) {
+static void weigh_tile(const Job& job, const Tile& tile, std::int64_t from_row) {
   const Sight sight(job, tile, from_row);
   const auto columns = [&](std::int64_t u, auto vectors) {
     strips(from_row, job.count, [&](std::int64_t row, auto rows) {
       constexpr int R = decltype(rows)::kValue, P = decltype(vectors)::kValue;
       weigh_strip<Form, R, P>(job, tile, sight, row, u);
-      ahead.fetch();
     });
   };
   std::int64_t u = 0;

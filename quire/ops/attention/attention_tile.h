@@ -27,8 +27,8 @@ struct Tile {
   bool finite;  // no NaN or infinity among the values; unknown counts as no
 };
 
-/// Scratch of a tile: [64 · K] keys and then, in the same place, [64 · width] values (width in
-/// whole blocks of 64 columns); 3 · 64 floats.
+/// Scratch of a tile: [64 · K] keys and then, of few rows in the same place, [64 · width] values
+/// (width in whole blocks of 64 columns); 3 · 64 floats.
 struct TileMemory {
   float *tile, *k_scale, *v_scale, *bias;
 };
@@ -213,15 +213,17 @@ constexpr std::int64_t value_offset(std::int64_t row, std::int64_t u, std::int64
   return (u / 64 * rows + row) * 64 + u % 64;
 }
 
-/// The values of a tile, filled up with zeros to `width`. False when one is not finite.
+/// Columns [begin, end) of a tile's values, filled up with zeros to whole vectors; `begin` is a
+/// multiple of 64, and column `begin` comes first. False when one is not finite.
 template <class Load>
 QUIRE_INLINE bool gather_values(const KvView& kv, const Tile& tile, const TileRows& rows,
-                                std::int64_t width, float* v_tile) {
+                                std::int64_t begin, std::int64_t end, float* v_tile) {
   F32 probe[4] = {zero(), zero(), zero(), zero()};  // stay 0 while 0 · v is
+  const std::int64_t last = end < kv.U ? end : kv.U;
   for (int lane = tile.begin; lane < tile.end; ++lane) {
-    for (std::int64_t first = 0; first < width; first += 64) {
-      float* row = v_tile + value_offset(lane, first, kTileKeys);
-      const std::int64_t n = kv.U - first < 64 ? kv.U - first : 64;
+    for (std::int64_t first = begin; first < last; first += 64) {
+      float* row = v_tile + value_offset(lane, first - begin, kTileKeys);
+      const std::int64_t n = last - first < 64 ? last - first : 64;
       if (n % 16 != 0) store(row + n / 16 * 16, zero());
       widen_row<Load>(rows.v[lane] + stored_bytes<Load>(first), n, row);
       for (std::int64_t u = 0; u < n; u += 16)

@@ -51,17 +51,15 @@ class Run {
     }
     all_.spec.window_right = kUnlimited;
     splits_ = args.N <= kBlockQueries;
-    whole_ = QUIRE_FOR_ISA(has_shared_chunk)(all_);
-    query_floats_ = whole_ ? query_floats(args.products, args.kv.K) : args.kv.K;
+    query_floats_ = query_floats(args.products, args.kv.K);
   }
 
   void operator()() {
     thread_local ThreadMemory parts, queries;
     const std::int64_t G = own_.kv.G;
     parts_ = parts.floats(G * (splits_ ? chunks_ : 1) * state_floats(own_.N));
-    queries_ = queries.floats(G * own_.N * group_ * (own_.kv.K + (whole_ ? query_floats_ : 0)));
-    shared_queries_ = queries_ + G * own_.N * group_ * own_.kv.K;
-    for (std::int64_t g = 0; g < G; ++g) copy_queries(g);
+    queries_ = queries.floats(G * own_.N * group_ * query_floats_);
+    for (std::int64_t g = 0; g < G; ++g) pack_queries_of(g);
     if (splits_) {
       thread_pool().run(G * chunks_,
                         [&](std::int64_t i) { shared_chunk(i / chunks_, i % chunks_); });
@@ -102,7 +100,7 @@ class Run {
     return state_at(parts_ + i * state_floats(own_.N), own_.N);
   }
   std::int64_t scratch_floats(std::int64_t queries) const {
-    return lines(attention_scratch(queries * group_, own_.kv.K, width_));
+    return lines(chunk_scratch(queries * group_, own_.kv.K));
   }
   void clear(const SoftmaxState& state, std::int64_t queries) const {
     std::fill_n(state.max_R, queries * group_, -std::numeric_limits<float>::infinity());
@@ -114,55 +112,35 @@ class Run {
   }
 
   const float* query(std::int64_t g, std::int64_t n) const {
-    return queries_ + (g * own_.N + n) * group_ * own_.kv.K;
+    return queries_ + (g * own_.N + n) * group_ * query_floats_;
   }
   /// The queries of a kv head one after the other, as the kernel wants them.
-  void copy_queries(std::int64_t g) {
+  void pack_queries_of(std::int64_t g) {
     const std::int64_t K = own_.kv.K;
-    for (std::int64_t n = 0; n < own_.N; ++n)
-      std::copy_n(own_.q_NHK + (n * own_.H + g * group_) * K, group_ * K,
-                  queries_ + (g * own_.N + n) * group_ * K);
-    if (!whole_) return;
-    const std::int64_t rows = own_.N * group_;
-    QUIRE_FOR_ISA(shared_queries)
-    (all_, query(g, 0), rows, shared_queries_ + g * rows * query_floats_);
-  }
-
-  std::int64_t shared_floats(std::int64_t queries) const {
-    return lines(
-        std::max(scratch_floats(queries), shared_scratch(queries * group_, own_.kv.K, width_)));
-  }
-  /// Queries [first, last) over one of the shared chunks; {next_g, next_chunk} comes after it.
-  void over_chunk(std::int64_t g, std::int64_t chunk, const Queries& queries, std::int64_t next_g,
-                  std::int64_t next_chunk, const SoftmaxState& state, float* memory) const {
-    const auto [first, last] = queries;
-    if (whole_) {
-      const float* q = shared_queries_ + (g * own_.N + first) * group_ * query_floats_;
-      const kernel::SharedChunk all{
-          all_, g, chunk, next_g, next_chunk, q, (last - first) * group_, state, memory};
-      QUIRE_FOR_ISA(shared_chunk)(all);
-    } else {
-      const AttentionRows rows{0, g, first, last, query(g, first), (chunk + 1) * kChunkKeys};
-      QUIRE_FOR_ISA(attention_chunk)(all_, rows, chunk, state, memory);
+    for (std::int64_t n = 0; n < own_.N; ++n) {
+      QUIRE_FOR_ISA(pack_queries)
+      (own_, own_.q_NHK + (n * own_.H + g * group_) * K, group_,
+       queries_ + (g * own_.N + n) * group_ * query_floats_);
     }
   }
+
   void shared_chunk(std::int64_t g, std::int64_t chunk) const {
     // What this thread does next, as long as threads take turns.
     const std::int64_t next = g * chunks_ + chunk + thread_pool().threads();
     const bool is_last = next >= own_.kv.G * chunks_;
-    over_chunk(g, chunk, {0, own_.N}, is_last ? -1 : next / chunks_, next % chunks_, part(g, chunk),
-               scratch(shared_floats(own_.N)));
+    const AttentionRows rows{0, g, 0, own_.N, query(g, 0), INT64_MAX};
+    QUIRE_FOR_ISA(attention_chunk)
+    ({all_, rows, chunk, is_last ? -1 : next / chunks_, next % chunks_, part(g, chunk), true,
+      scratch(scratch_floats(own_.N))});
   }
   void shared_block(std::int64_t g, std::int64_t first, std::int64_t last) const {
-    const std::int64_t queries = last - first;
-    float* memory = scratch(shared_floats(queries) + state_floats(queries));
-    const SoftmaxState next = state_at(memory + shared_floats(queries), queries),
-                       total = rows_of(part(g, 0), first);
-    clear(total, queries);
+    const AttentionRows rows{0, g, first, last, query(g, first), INT64_MAX};
+    const SoftmaxState total = rows_of(part(g, 0), first);
     for (std::int64_t chunk = 0; chunk < chunks_; ++chunk) {
       const bool is_last = chunk + 1 == chunks_;
-      over_chunk(g, chunk, {first, last}, is_last ? -1 : g, chunk + 1, next, memory);
-      merge(total, next, queries);
+      QUIRE_FOR_ISA(attention_chunk)
+      ({all_, rows, chunk, is_last ? -1 : g, chunk + 1, total, chunk == 0,
+        scratch(scratch_floats(last - first))});
     }
   }
 
@@ -173,42 +151,39 @@ class Run {
       return;
     }
     const std::int64_t first = own_.start_J[begin], count = own_.start_J[end] - first;
-    float* memory = scratch(scratch_floats(count) + 2 * state_floats(count));
-    float* states = memory + scratch_floats(count);
-    const SoftmaxState total = state_at(states, count);
+    float* memory = scratch(scratch_floats(count) + state_floats(count));
+    const SoftmaxState total = state_at(memory + scratch_floats(count), count);
     clear(total, count);
     for (std::int64_t chunk = 0; chunk < chunks_; ++chunk)
       merge(total, rows_of(part(g, chunk), first), count);
     for (std::int64_t b = begin; b < end; ++b) {
       const std::int64_t queries = own_.start_J[b + 1] - own_.start_J[b];
-      add_own(b, g, {0, queries}, rows_of(total, own_.start_J[b] - first),
-              state_at(states + state_floats(count), queries), memory);
+      add_own(b, g, {0, queries}, rows_of(total, own_.start_J[b] - first), memory);
     }
   }
   void own_part(std::int64_t b, std::int64_t g) const {
     const std::int64_t start = own_.start_J[b], queries = own_.start_J[b + 1] - start;
     for (std::int64_t first = 0; first < queries; first += kBlockQueries) {
       const std::int64_t last = std::min(queries, first + kBlockQueries), count = last - first;
-      float* memory = scratch(scratch_floats(count) + 2 * state_floats(count));
-      float* states = memory + scratch_floats(count);
-      const SoftmaxState total = state_at(states, count);
+      float* memory = scratch(scratch_floats(count) + state_floats(count));
+      const SoftmaxState total = state_at(memory + scratch_floats(count), count);
       clear(total, count);
       for (std::int64_t chunk = 0; chunk < (splits_ ? chunks_ : 1); ++chunk)
         merge(total, rows_of(part(g, chunk), start + first), count);
-      add_own(b, g, {first, last}, total, state_at(states + state_floats(count), count), memory);
+      add_own(b, g, {first, last}, total, memory);
     }
   }
-  /// The keys behind the shared ones, and the end of these queries. `next` and `memory` are
-  /// scratch.
+  /// The keys behind the shared ones, and the end of these queries.
   void add_own(std::int64_t b, std::int64_t g, const Queries& queries, const SoftmaxState& total,
-               const SoftmaxState& next, float* memory) const {
-    const std::int64_t count = queries.last - queries.first;
-    if (count == 0) return;
+               float* memory) const {
+    if (queries.last == queries.first) return;
     const AttentionRows rows{
         b, g, queries.first, queries.last, query(g, own_.start_J[b] + queries.first), INT64_MAX};
-    for (std::int64_t chunk = chunks_; chunk * kChunkKeys < own_.kv.length_BG[b]; ++chunk) {
-      if (QUIRE_FOR_ISA(attention_chunk)(own_, rows, chunk, next, memory))
-        merge(total, next, count);
+    const std::int64_t end = (own_.kv.length_BG[b] + kChunkKeys - 1) / kChunkKeys;
+    for (std::int64_t chunk = chunks_; chunk < end; ++chunk) {
+      const bool is_last = chunk + 1 == end;
+      QUIRE_FOR_ISA(attention_chunk)
+      ({own_, rows, chunk, is_last ? -1 : g, chunk + 1, total, false, memory});
     }
     finish_rows(own_, rows, total);
   }
@@ -217,10 +192,9 @@ class Run {
   AttentionForward all_;
   std::int64_t group_, width_, chunks_, length_, first_;
   bool splits_;  // chunks are computed apart
-  bool whole_;   // by shared_chunk()
   std::int64_t query_floats_;
   std::int32_t start_[2] = {0, 0};
-  float *parts_ = nullptr, *queries_ = nullptr, *shared_queries_ = nullptr;
+  float *parts_ = nullptr, *queries_ = nullptr;
 };
 
 }  // namespace

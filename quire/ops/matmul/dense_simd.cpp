@@ -4,40 +4,41 @@
 namespace quire::kernel::QUIRE_ISA_NS {
 namespace {
 
-constexpr std::int64_t kLanes = 16;
+constexpr int kLanes = 16;
 constexpr std::int64_t kPackedStep = 64 * sizeof(float);
 
-// T rows times P vectors of columns; the last vector may be cut.
+// T rows times P vectors of columns; the last vector has `last` lanes.
 template <int T, int P>
-QUIRE_INLINE void tile(const GemmBlock& args, std::int64_t row) {
+QUIRE_INLINE void tile(const GemmBlock& args, std::int64_t row, int last) {
   Array<const float*, T> a;
   for (int t = 0; t < T; ++t) a[t] = args.a + (row + t) * args.K;
   Accumulators<T, P> acc;
   float* out = args.out + row * args.out_step;
+#pragma GCC unroll 6
   for (int t = 0; t < T; ++t) {
+#pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
-      const std::int64_t left = args.columns - p * kLanes;
-      const int lanes = static_cast<int>(left < kLanes ? left : kLanes);
+      const int lanes = p + 1 < P ? kLanes : last;
       acc[t][p] = args.add ? load_first(out + t * args.out_step + p * kLanes, lanes) : zero();
     }
   }
   panel_product<LoadF32, T, P>(acc, a, reinterpret_cast<const std::byte*>(args.packed),
-                               kLanes * static_cast<std::int64_t>(sizeof(float)), kPackedStep, 0,
+                               kLanes * sizeof(float), kPackedStep, 0,
                                args.K);
+#pragma GCC unroll 6
   for (int t = 0; t < T; ++t) {
-    for (int p = 0; p < P; ++p) {
-      const std::int64_t left = args.columns - p * kLanes;
-      const int lanes = static_cast<int>(left < kLanes ? left : kLanes);
-      store_first(out + t * args.out_step + p * kLanes, acc[t][p], lanes);
-    }
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p)
+      store_first(out + t * args.out_step + p * kLanes, acc[t][p], p + 1 < P ? kLanes : last);
   }
 }
 
 template <int P>
 void rows(const GemmBlock& args) {
+  const int last = static_cast<int>(args.columns) - (P - 1) * kLanes;
   std::int64_t row = 0;
-  for (; row + 6 <= args.rows; row += 6) tile<6, P>(args, row);
-  for (; row < args.rows; ++row) tile<1, P>(args, row);
+  for (; row + 6 <= args.rows; row += 6) tile<6, P>(args, row, last);
+  for (; row < args.rows; ++row) tile<1, P>(args, row, last);
 }
 
 }  // namespace
