@@ -30,7 +30,7 @@ struct Part {
 
 struct Work {
   const AttentionChunk& of;
-  Job job;  // of the first tile
+  Job job;                // of the first tile
   std::int64_t sixteens;  // rows, whole sixteens of them and one more
   float* values;          // of each tile [64, 64]
   float* sixteen;         // [rows, 16]: highest scores, then sums of weights, lane by lane
@@ -168,8 +168,7 @@ QUIRE_INLINE void weigh_rows(const Work& work, std::int64_t row, std::int64_t u,
     ranges[t] = lanes_of(job, part, row, R, may_mask(job.a));
     if (ranges[t].end >= 0) continue;
     for (int r = 0; r < R; ++r)
-      for (int p = 0; p < P; ++p)
-        weigh_one_by_one<Form>(work, row + r, u + 16 * p, to + 16 * p);
+      for (int p = 0; p < P; ++p) weigh_one_by_one<Form>(work, row + r, u + 16 * p, to + 16 * p);
     return;
   }
   Accumulators<R, P> acc;
@@ -191,7 +190,7 @@ QUIRE_INLINE void weigh_rows(const Work& work, std::int64_t row, std::int64_t u,
 
 /// The columns that were gathered, of all rows.
 template <class Form>
-void weigh_columns_of_all(const Work& work, std::int64_t begin, std::int64_t end, Ahead& ahead) {
+void sum_columns(const Work& work, std::int64_t begin, std::int64_t end, Ahead& ahead) {
   const auto columns = [&](std::int64_t u, auto vectors) {
     strips(0, work.job.count, [&](std::int64_t row, auto rows) {
       constexpr int R = decltype(rows)::kValue, P = decltype(vectors)::kValue;
@@ -221,7 +220,7 @@ bool find_parts(Work& work) {
 }
 
 /// The first keys that come after this chunk.
-void look_behind(const Work& work, Ahead& ahead) {
+void look_ahead(const Work& work, Ahead& ahead) {
   if (work.of.next_g < 0) return;
   AttentionRows rows = work.of.rows;
   rows.g = work.of.next_g;
@@ -258,9 +257,8 @@ void score_parts(Work& work) {
     keys.spread(calls);
     values.spread(calls);
     const Job of_tile = work.job_of(t);
-    with_form(job.a.products, DType::kF32, [&](auto form) {
-      score_part<decltype(form)>(work, of_tile, part, keys, values);
-    });
+    with_form(job.a.products, DType::kF32,
+              [&](auto form) { score_part<decltype(form)>(work, of_tile, part, keys, values); });
   }
 }
 
@@ -299,11 +297,10 @@ void sum_values(Work& work) {
         add_values(ahead, kv, end, end + kColumns < kv.U ? end + kColumns : kv.U, part.tile,
                    part.rows);
     }
-    if (end >= kv.U) look_behind(work, ahead);
+    if (end >= kv.U) look_ahead(work, ahead);
     ahead.spread(job.count / kStrip + 1);
-    with_form(job.a.products, DType::kF32, [&](auto form) {
-      weigh_columns_of_all<decltype(form)>(work, u, end, ahead);
-    });
+    with_form(job.a.products, DType::kF32,
+              [&](auto form) { sum_columns<decltype(form)>(work, u, end, ahead); });
   }
 }
 

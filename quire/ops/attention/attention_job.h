@@ -156,9 +156,8 @@ inline void fill_keys(const Job& job, Tile& tile, const TileRows& rows) {
   if (job.a.products == Products::kBf16Dots) {
     gather_key_pairs(kv, first_slot, tile, rows, to);
   } else {
-    with_stored(kv.dtype, [&](auto load) {
-      gather_keys<decltype(load)>(kv, first_slot, tile, rows, to);
-    });
+    with_stored(kv.dtype,
+                [&](auto load) { gather_keys<decltype(load)>(kv, first_slot, tile, rows, to); });
   }
   use_keys(tile, to);
   for (int p = 0; p < 4; ++p) tile.k_next[p] = nullptr;
@@ -232,7 +231,7 @@ inline void add_values(Ahead& ahead, const KvView& kv, std::int64_t u, std::int6
 }
 
 /// Merges the maxima and sums of rows [r, r + n), at most 16, of a later chunk into those before,
-/// and stores what the outputs are to be multiplied by: exactly 1 and 0 where the later saw nothing.
+/// and stores what the outputs are to be multiplied by: exactly 1 and 0 where the later saw none.
 inline void merge_sums16(const SoftmaxState& into, const SoftmaxState& later, std::int64_t r, int n,
                          float* old_factors, float* next_factors) {
   const F32 old = load_first(into.max_R + r, n), next = load_first(later.max_R + r, n);

@@ -108,8 +108,8 @@ struct AttentionChunk {
   bool fresh;      // `into` holds nothing yet: it is overwritten, else merged into
   float* scratch;  // of chunk_scratch() floats
 };
-/// Floats that attention_chunk needs: a tile of keys, 64 columns of the chunk's values, and for each
-/// row (whole sixteens of them and one more) its scores, 16 maxima or sums, and 9 numbers.
+/// Floats that attention_chunk needs: a tile of keys, 64 columns of the chunk's values, and for
+/// each row (whole sixteens of them and one more) its scores, 16 maxima or sums, and 9 numbers.
 constexpr std::int64_t chunk_scratch(std::int64_t rows, std::int64_t K) {
   return kTileKeys * (K + 3) + kChunkKeys * 64 + (rows / 16 * 16 + 32) * (kChunkKeys + 16 + 9) + 16;
 }

@@ -322,8 +322,8 @@ QUIRE_INLINE void gather_key_pairs(const KvView& kv, std::int64_t first_slot, co
 }
 
 /// Columns [begin, end) of the values of a tile of bf16, lanes (2j, 2j + 1) together: column u of
-/// block u / 64 at j·64 + u % 64, where column `begin`, a multiple of 64, is the first. Zeros in the
-/// lanes without a key. False when one is not finite.
+/// block u / 64 at j·64 + u % 64, counted from `begin`, a multiple of 64. Zeros in lanes without a
+/// key. False when one is not finite.
 QUIRE_INLINE bool gather_value_pairs(const KvView& kv, const Tile& tile, const TileRows& rows,
                                      std::int64_t begin, std::int64_t end, float* to) {
   alignas(64) static constexpr std::byte kNothing[64] = {};

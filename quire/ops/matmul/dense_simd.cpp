@@ -23,8 +23,7 @@ QUIRE_INLINE void tile(const GemmBlock& args, std::int64_t row, int last) {
     }
   }
   panel_product<LoadF32, T, P>(acc, a, reinterpret_cast<const std::byte*>(args.packed),
-                               kLanes * sizeof(float), kPackedStep, 0,
-                               args.K);
+                               kLanes * sizeof(float), kPackedStep, 0, args.K);
 #pragma GCC unroll 6
   for (int t = 0; t < T; ++t) {
 #pragma GCC unroll 4

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -329,6 +330,44 @@ TEST(AttentionBits, ANanQueryReachesOnlyItsRows) {
   EXPECT_TRUE(same_bits(rows(result, 8, 20), rows(clean, 8, 20)));
   EXPECT_EQ(result.lse_NH.data<float>()[14], clean.lse_NH.data<float>()[14]);
   EXPECT_TRUE(std::isnan(result.lse_NH.data<float>()[15]));
+}
+
+// Columns of values are summed 64 at a time, some of them where they lie and some gathered.
+TEST(AttentionBits, AValueThatIsNotFiniteStaysInItsColumn) {
+  constexpr std::int64_t S = 330, T = 300, U = 144, H = 4;
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
+    for (const std::int64_t Z : {5, 16, 400}) {
+      for (const AttentionSpec& spec : specs()) {
+        PagedForm form;
+        form.dtype = dtype;
+        form.Z = Z;
+        form.G = 2;
+        form.K = 32;
+        form.U = U;
+        form.head_first = Z == 400;
+        const PagedCase clean(form, {S});
+        PagedCase poisoned(form, {S});
+        const std::int64_t slot = 185, columns[] = {3, 70, 131};  // of kv head 1
+        for (const std::int64_t u : columns) poisoned.set_value(0, 1, slot, u, kInfinity);
+        const Queries queries({T}, H, form.K);
+        const AttentionResult whole = queries.attend(clean.view(), spec),
+                              with = queries.attend(poisoned.view(), spec);
+        const float *a = whole.out_NHU.data<float>(), *b = with.out_NHU.data<float>();
+        for (std::int64_t t = 0; t < T; ++t) {
+          const std::int64_t position = S - T + t;
+          const bool sees = slot <= position && position - slot <= spec.window_left;
+          for (std::int64_t h = 0; h < H; ++h) {
+            for (std::int64_t u = 0; u < U; ++u, ++a, ++b) {
+              const bool hit = sees && h >= H / 2 && std::count(columns, columns + 3, u) > 0;
+              ASSERT_TRUE(hit ? *b == kInfinity : *b == *a)
+                  << to_string(dtype) << ", pages of " << Z << ", query " << t << ", head " << h
+                  << ", column " << u << ": " << *b << ", clean " << *a;
+            }
+          }
+        }
+      }
+    }
+  }
 }
 
 }  // namespace
