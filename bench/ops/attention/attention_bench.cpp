@@ -5,13 +5,15 @@
 // DTYPE f32|bf16|f16|i8; LAYOUT rows|blocks; Z slots of a page, 0 for one page per sequence; pages
 // lie in no order, or, with a + behind Z, in the order of their keys; T queries and S keys of each
 // of B sequences, causal, bottom-right. A line equal to the one before uses its tensors again; the
-// line "ceilings" prints what this machine can do at most.
+// line "ceilings" prints what this machine can do at most, and "pieces PIECE BYTES" how much longer
+// it takes just to read so many bytes in pieces that lie in no order than in order.
 // compare_torch.py feeds it, and PyTorch in turn.
 
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <iostream>
 #include <memory>
 #include <numeric>
@@ -53,6 +55,14 @@ Tensor bytes(std::int64_t n) {
   return out;
 }
 
+std::vector<std::int64_t> shuffled(std::int64_t count) {
+  std::vector<std::int64_t> order(static_cast<std::size_t>(count));
+  std::iota(order.begin(), order.end(), 0);
+  quire::Rng rng(5);
+  for (std::size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[rng.below(i)]);
+  return order;
+}
+
 struct Case {
   explicit Case(const std::string& line) {
     std::istringstream words(line);
@@ -91,9 +101,10 @@ struct Case {
       table.resize(static_cast<std::size_t>(B * W));
       std::iota(table.begin(), table.end(), 0);
       // No order is that of a pool that has been used for a while.
-      quire::Rng rng(5);
-      if (pages.back() != '+')
-        for (std::size_t i = table.size(); i > 1; --i) std::swap(table[i - 1], table[rng.below(i)]);
+      if (pages.back() != '+') {
+        const std::vector<std::int64_t> order = shuffled(B * W);
+        std::copy(order.begin(), order.end(), table.begin());
+      }
       kv.table = table.data();
     }
     lengths.assign(static_cast<std::size_t>(B), S);
@@ -111,6 +122,56 @@ struct Case {
   quire::AttentionSpec spec;
 };
 
+/// Reads `memory` piece by piece in that order, and asks for pieces ahead as attention does.
+double read_seconds(const Tensor& memory, std::int64_t piece,
+                    const std::vector<std::int64_t>& order) {
+  constexpr std::int64_t kLine = 64, kAhead = 8;
+  const auto* bytes = static_cast<const char*>(memory.data<void>());
+  const auto pieces = static_cast<std::int64_t>(order.size());
+  const std::int64_t parts = quire::thread_pool().threads();
+  std::vector<std::int64_t> sums(static_cast<std::size_t>(parts));
+  const auto at = [&](std::int64_t i) {
+    return bytes + order[static_cast<std::size_t>(i)] * piece;
+  };
+  const auto start = std::chrono::steady_clock::now();
+  quire::thread_pool().run(parts, [&](std::int64_t part) {
+    std::int64_t sum[8] = {};
+    const std::int64_t end = pieces * (part + 1) / parts;
+    for (std::int64_t i = pieces * part / parts; i < end; ++i) {
+      const char *from = at(i), *next = at(std::min(i + kAhead, end - 1));
+      for (std::int64_t line = 0; line < piece; line += kLine) {
+        __builtin_prefetch(next + line, 0, 2);
+        std::int64_t words[8];
+        std::memcpy(words, from + line, sizeof(words));
+        for (int w = 0; w < 8; ++w) sum[w] += words[w];
+      }
+    }
+    sums[static_cast<std::size_t>(part)] = std::accumulate(sum, sum + 8, std::int64_t{0});
+  });
+  const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
+  [[maybe_unused]] static volatile std::int64_t sink = 0;  // else nothing need be read
+  sink = std::accumulate(sums.begin(), sums.end(), std::int64_t{0});
+  return spent.count();
+}
+
+/// The median ratio of two readings that follow one another, of memory that no cache holds.
+double random_over_ordered(std::int64_t piece, std::int64_t total) {
+  const Tensor memory = bytes(total / piece * piece), other = bytes(64 << 20);
+  std::vector<std::int64_t> ordered(static_cast<std::size_t>(total / piece)), evict(1 << 20);
+  std::iota(ordered.begin(), ordered.end(), 0);
+  std::iota(evict.begin(), evict.end(), 0);
+  const std::vector<std::int64_t> random = shuffled(total / piece);
+  std::vector<double> ratios;
+  for (int i = 0; i < 15; ++i) {
+    read_seconds(other, 64, evict);
+    const double in_order = read_seconds(memory, piece, ordered);
+    read_seconds(other, 64, evict);
+    ratios.push_back(read_seconds(memory, piece, random) / in_order);
+  }
+  std::nth_element(ratios.begin(), ratios.begin() + 7, ratios.end());
+  return ratios[7];
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -121,6 +182,12 @@ int main(int argc, char** argv) {
     if (line == "ceilings") {
       const quire::Ceilings ceilings = quire::measure_ceilings(quire::Effort::kFull);
       std::printf("%.1f GB/s read, %.0f GFLOP/s\n", ceilings.stream_gb_s, ceilings.fma_gflop_s);
+      std::fflush(stdout);
+      continue;
+    }
+    if (std::int64_t piece = 0, total = 0;
+        std::sscanf(line.c_str(), "pieces %ld %ld", &piece, &total) == 2) {
+      std::printf("%.3f\n", random_over_ordered(piece, total));
       std::fflush(stdout);
       continue;
     }

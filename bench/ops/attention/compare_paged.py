@@ -5,7 +5,8 @@
 
 PROGRAM is bench_ops_attention. Prints a line per case: the contiguous cache's median, and for each size of page the
 median of the ratio of two calls that followed one another (1.00: pages cost nothing), with the pages in no order, as a
-pool that has been used for a while gives them out, and in order.
+pool that has been used for a while gives them out, and in order. Behind a decode stands what no order costs the memory
+alone: as many bytes read, and not computed with, in pieces as large as a head's keys in a page of 16.
 """
 
 import argparse
@@ -68,6 +69,9 @@ def main():
         for z in pages:
             ratio = statistics.median(x / y for x, y in zip(times[z][1:], times["0"][1:]))
             text += f"  {z}: {ratio:5.3f}"
+        if t < s:
+            size = {"f32": 4, "i8": 1}.get(dtype, 2)
+            text += f"  memory: {programs['0'].ask(f'pieces {16 * k * size} {2 * b * g * k * s * size}')}"
         print(text, flush=True)
 
 
