@@ -140,6 +140,22 @@ TEST(Dense, ARowsBitsDependOnNothingElse) {
   }
 }
 
+// With many rows, columns are packed once for all of them, some thousands at a time.
+TEST(Dense, ManyRowsHaveTheBitsOfFew) {
+  const struct {
+    std::int64_t N, K, M;
+  } cases[] = {{959, 40, 70}, {960, 40, 70}, {1201, 33, 130}, {965, 512, 4230}};
+  for (const auto& [N, K, M] : cases) {
+    const Tensor a = random_tensor({N, K}, 12, DType::kF32),
+                 b = random_tensor({K, M}, 13, DType::kF32), all = matmul(a, b);
+    for (const std::int64_t n : {std::int64_t{0}, std::int64_t{239}, std::int64_t{240}, N - 1}) {
+      const Tensor few = matmul(a.slice(0, n, n + 1), b);
+      EXPECT_TRUE(std::equal(few.data<float>(), few.data<float>() + M, all.data<float>() + n * M))
+          << N << " x " << K << " x " << M << ", row " << n;
+    }
+  }
+}
+
 TEST(Dense, ATT_09_Backward) {
   for (const auto& [left, right] : kShapes) {
     SCOPED_TRACE(to_string(left) + to_string(right));
