@@ -102,22 +102,6 @@ void score_part(const Work& work, const Job& job, Part& part, Ahead& keys, Ahead
   }
 }
 
-constexpr LaneRange kOneByOne{0, -1};
-
-/// The lanes of a part whose values are added to R rows, with their weights of 0.
-QUIRE_INLINE LaneRange lanes_of(const Job& job, const Part& part, std::int64_t row, int rows,
-                                bool masked) {
-  const Tile& tile = part.tile;
-  const bool may_add = tile.finite || !masked;
-  if (part.whole) return may_add ? LaneRange{0, kTileKeys} : kOneByOne;
-  const LaneRange first = lanes(job.seen(row), tile), last = lanes(job.seen(row + rows - 1), tile);
-  const bool same = first.begin == last.begin && first.end == last.end && first.begin < first.end;
-  if (same && may_add) return first;
-  // (Both may see nothing of the tile, one before it and one after it, and a row between them
-  // does.)
-  return tile.finite ? LaneRange{tile.begin, last.end > 0 ? last.end : tile.end} : kOneByOne;
-}
-
 /// acc · factor of each row, where one is not 1.
 template <int R, int P>
 QUIRE_INLINE void rescale(Accumulators<R, P>& acc, const float* factors) {
@@ -165,7 +149,7 @@ QUIRE_INLINE void weigh_rows(const Work& work, std::int64_t row, std::int64_t u,
     const Part& part = work.parts[t];
     ranges[t] = {0, 0};
     if (part.tile.end == 0 || row < part.from_row) continue;
-    ranges[t] = lanes_of(job, part, row, R, may_mask(job.a));
+    ranges[t] = lanes_added(job, part.tile, part.whole, row, R);
     if (ranges[t].end >= 0) continue;
     for (int r = 0; r < R; ++r)
       for (int p = 0; p < P; ++p) weigh_one_by_one<Form>(work, row + r, u + 16 * p, to + 16 * p);
@@ -324,12 +308,7 @@ void merge_sums(const Work& work) {
 void attention_chunk(const AttentionChunk& args) {
   Job job = open_job(args.args, args.rows);
   const std::int64_t sixteens = job.count / 16 * 16 + 32;
-  float* at = next_line(args.scratch);
-  const auto take = [&](std::int64_t n) {
-    float* out = at;
-    at += n;
-    return out;
-  };
+  Scratch take(args.scratch);
   job.memory = {take(kTileKeys * job.a.kv.K), take(kTileKeys), take(kTileKeys), take(kTileKeys)};
   job.scores = take(kTiles * kTileKeys * job.count);
   job.rescale = take(kTiles * sixteens);

@@ -114,10 +114,21 @@ inline Job open_job(const AttentionForward& a, const AttentionRows& rows) {
           plain};
 }
 
-/// The next whole line of the cache: vectors that lie across two cost twice.
-inline float* next_line(float* p) {
-  return reinterpret_cast<float*>((reinterpret_cast<std::uintptr_t>(p) + 63) / 64 * 64);
-}
+/// Scratch memory, taken piece by piece from its first whole line of the cache on: vectors that lie
+/// across two lines cost twice.
+class Scratch {
+ public:
+  explicit Scratch(float* memory)
+      : at_(reinterpret_cast<float*>((reinterpret_cast<std::uintptr_t>(memory) + 63) / 64 * 64)) {}
+  float* operator()(std::int64_t floats) {
+    float* out = at_;
+    at_ += floats;
+    return out;
+  }
+
+ private:
+  float* at_;
+};
 
 /// Whether a bias or a mask may hide keys that lie in a row's range.
 inline bool may_mask(const AttentionForward& a) {

@@ -177,30 +177,36 @@ static void score_tile(const Job& job, const Tile& tile, std::int64_t from_row, 
   });
 }
 
+constexpr LaneRange kOneByOne{0, -1};
+
+/// The lanes of a tile whose values are added to `rows` rows from `row` on, weights of 0 included;
+/// kOneByOne where some of those must not meet values that are not finite. `whole`: the rows see
+/// all of the tile.
+QUIRE_INLINE LaneRange lanes_added(const Job& job, const Tile& tile, bool whole, std::int64_t row,
+                                   int rows) {
+  const bool may_add = tile.finite || !may_mask(job.a);
+  if (whole) return may_add ? LaneRange{0, kTileKeys} : kOneByOne;
+  // Rows of one strip are neighbours: together they see from the first begin to the last end.
+  const LaneRange first = lanes(job.seen(row), tile), last = lanes(job.seen(row + rows - 1), tile);
+  // (Both may see nothing of the tile, one before it and one after it, and a row between them
+  // does.)
+  const bool same = first.begin == last.begin && first.end == last.end && first.begin < first.end;
+  if (same && may_add) return first;
+  return tile.finite ? LaneRange{tile.begin, last.end > 0 ? last.end : tile.end} : kOneByOne;
+}
+
 /// Adds the values' columns from u on to the sums of R rows.
 template <class Form, int R, int P>
 QUIRE_INLINE void weigh_strip(const Job& job, const Tile& tile, const Sight& sight,
                               std::int64_t row, std::int64_t u) {
-  if (sight.whole && tile.finite)
-    return weigh_columns<Form, R, P>(job, tile, row, {0, kTileKeys}, u);
-  // Rows of one strip are neighbours: together they see from the first begin to the last end.
-  const LaneRange first = sight.of(row), last = sight.of(row + R - 1);
-  // (Both may see nothing of the tile, one before it and one after it, and a row between them
-  // does.)
-  const bool same = first.begin == last.begin && first.end == last.end && first.begin < first.end;
-  const bool masked = may_mask(job.a);
-  if (same && (tile.finite || !masked)) {
-    weigh_columns<Form, R, P>(job, tile, row, first, u);
-  } else if (tile.finite) {
-    weigh_columns<Form, R, P>(job, tile, row, {tile.begin, last.end > 0 ? last.end : tile.end}, u);
-  } else {
-    for (int r = 0; r < R; ++r) {
-      for (int p = 0; p < P; ++p) {
-        float* out = job.state.out_RU + (row + r) * job.width + u + 16 * p;
-        const F32 acc = mul(load(out), set1(job.rescale[row + r]));
-        store(out, add_one_by_one<Form>(acc, job.scores + (row + r) * kTileKeys, tile,
-                                        sight.of(row + r), masked, u + 16 * p));
-      }
+  const LaneRange range = lanes_added(job, tile, sight.whole, row, R);
+  if (range.end >= 0) return weigh_columns<Form, R, P>(job, tile, row, range, u);
+  for (int r = 0; r < R; ++r) {
+    for (int p = 0; p < P; ++p) {
+      float* out = job.state.out_RU + (row + r) * job.width + u + 16 * p;
+      const F32 acc = mul(load(out), set1(job.rescale[row + r]));
+      store(out, add_one_by_one<Form>(acc, job.scores + (row + r) * kTileKeys, tile,
+                                      sight.of(row + r), may_mask(job.a), u + 16 * p));
     }
   }
 }

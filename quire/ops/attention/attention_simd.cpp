@@ -77,12 +77,7 @@ bool attention_heads(const AttentionForward& args, const AttentionRows* rows,
                      float* scratch) {
   const KvView& kv = args.kv;
   Job first = open_job(args, rows[0]);
-  float* at = next_line(scratch);
-  const auto take = [&](std::int64_t n) {
-    float* out = at;
-    at += n;
-    return out;
-  };
+  Scratch take(scratch);
   const std::int64_t value_width = (first.width + 63) / 64 * 64;
   first.memory = {take(kTileKeys * (kv.K > value_width ? kv.K : value_width)), take(kTileKeys),
                   take(kTileKeys), take(kTileKeys)};

@@ -136,11 +136,11 @@ class Run {
   void shared_block(std::int64_t g, std::int64_t first, std::int64_t last) const {
     const AttentionRows rows{0, g, first, last, query(g, first), INT64_MAX};
     const SoftmaxState total = rows_of(part(g, 0), first);
+    float* memory = scratch(scratch_floats(last - first));
     for (std::int64_t chunk = 0; chunk < chunks_; ++chunk) {
       const bool is_last = chunk + 1 == chunks_;
       QUIRE_FOR_ISA(attention_chunk)
-      ({all_, rows, chunk, is_last ? -1 : g, chunk + 1, total, chunk == 0,
-        scratch(scratch_floats(last - first))});
+      ({all_, rows, chunk, is_last ? -1 : g, chunk + 1, total, chunk == 0, memory});
     }
   }
 
